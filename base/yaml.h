@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * base/yaml.h - a strict subset of YAML as a tree that knows its positions (libyaml events inside).
+ *
+ * Refused with FILE:LINE:COLUMN: anchors, aliases, tags, merge keys, duplicate keys, several documents, tabs as
+ * indentation, NUL, invalid UTF-8, depth over 16. Every scalar is a string (no "no" = false; auth-policy: YAML 1.1 traps).
+ */
+#ifndef BASE_YAML_H
+#define BASE_YAML_H
+
+#include <stddef.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/str.h"
+
+enum gw_yaml_kind { GW_YAML_SCALAR, GW_YAML_LIST, GW_YAML_MAP };
+
+struct gw_yaml {
+    enum gw_yaml_kind kind;
+    struct gw_str key;             /* of a map's child: its key; else empty */
+    unsigned key_line, key_column; /* 1-based */
+    struct gw_str value;           /* GW_YAML_SCALAR; NUL-terminated */
+    bool quoted;                   /* the scalar was quoted: "" is then a value, not an absence */
+    unsigned line, column;         /* 1-based */
+    size_t count;                  /* children */
+    struct gw_yaml *child, *next;  /* children in file order */
+};
+
+/* @param name  for messages, as the user knows the file
+ * @param out   the root (a map for an empty document), lives in the arena
+ * @return GW_OK; GW_INVALID, text "NAME:LINE:COLUMN: what is wrong"; GW_TOO_LARGE (arena); GW_NO_MEMORY */
+int gw_yaml_parse(struct gw_yaml **out, struct gw_str name, struct gw_str text, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+
+const struct gw_yaml *gw_yaml_get(const struct gw_yaml *map, const char *key); /* NULL: absent, or not a map */
+
+/* GW_INVALID with "NAME:LINE:COLUMN: text" at the node (at its key if at_key). */
+int gw_yaml_fail(struct gw_error *err, struct gw_str name, const struct gw_yaml *at, bool at_key, const char *fmt, ...) GW_PRINTF(5, 6);
+
+/* The nearest of n words to a misspelt one, for "did you mean"; NULL: none is near. Levenshtein <= 2. */
+const char *gw_nearest(struct gw_str word, const char *const *words, size_t n);
+
+#endif
