@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+# hubgate. `make help` lists the targets.
+
+BUILD    ?= build
+CC       ?= cc
+NGINX_SRC ?=
+ROOMS    := base policy auth hub cache repo config gateway
+
+PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2
+WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter
+HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
+OPT      ?= -O2 $(HARDEN)
+SANITIZE ?=
+CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+CFLAGS   += -std=c11 -g -fPIC -fvisibility=hidden -pthread $(OPT) $(SANITIZE) $(WARN)
+LDFLAGS  += -Wl,-z,relro,-z,now $(SANITIZE)
+LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+
+room_c    = $(sort $(wildcard $(1)/*.c))
+room_lib  = $(BUILD)/lib/lib$(1).a
+LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
+
+.PHONY: all help check unit lint fuzz-replay e2e test bench clean module command format asan-e2e e2e-models docs
+all: module command
+
+help: ## this list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## /  \1\t/' | expand -t 18
+
+# ---- rooms: one static archive each ----
+define room_rules
+$(call room_lib,$(1)): $(patsubst %.c,$(BUILD)/obj/%.o,$(call room_c,$(1)))
+	@mkdir -p $$(@D); rm -f $$@
+	ar rcs $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_rules,$(r))))
+
+$(BUILD)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+# ---- the command ----
+command: $(BUILD)/hubgate ## build the hubgate command
+$(BUILD)/hubgate: $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard gateway/cli/*.c))) $(LIBS_ALL)
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+
+# ---- the module: built by nginx's own configure, against the headers that are installed or NGINX_SRC ----
+module: $(BUILD)/ngx_http_hubgate_module.so ## build the nginx module
+$(BUILD)/ngx_http_hubgate_module.so: $(LIBS_ALL) $(wildcard ngx_module/*)
+	NGINX_SRC="$(NGINX_SRC)" BUILD="$(abspath $(BUILD))" MODULE_LIBS="$(abspath $(LIBS_ALL)) $(LIBS)" SANITIZE="$(SANITIZE)" ngx_module/build
+	@test -s $@
+
+# ---- unit tests: tests/unit/<room>/test_*.c, one program each ----
+UNIT_C   := $(sort $(wildcard tests/unit/*/test_*.c))
+UNIT_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(UNIT_C))
+$(BUILD)/unit/%: tests/unit/%.c $(LIBS_ALL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD -MP -o $@ $< $(LIBS_ALL) $(LIBS) -lcmocka
+unit: $(UNIT_BIN) ## run the unit tests
+	@tests/run-unit $(UNIT_BIN)
+
+# ---- fuzzers: tests/fuzz/fuzz_*.c; replayed under plain gcc in every check, libFuzzer by `make fuzz` ----
+FUZZ_C   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(FUZZ_C))
+$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(LIBS_ALL)
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD -MP -o $@ $< tests/fuzz/driver.c $(LIBS_ALL) $(LIBS)
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+
+clean: ## remove what was built (not the virtual environments)
+	rm -rf $(BUILD)/obj $(BUILD)/lib $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/nginx $(BUILD)/hubgate $(BUILD)/*.so
