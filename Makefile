@@ -49,21 +49,25 @@ $(BUILD)/ngx_http_hubgate_module.so: $(LIBS_ALL) $(wildcard ngx_module/*)
 	NGINX_SRC="$(NGINX_SRC)" BUILD="$(abspath $(BUILD))" MODULE_LIBS="$(abspath $(LIBS_ALL)) $(LIBS)" SANITIZE="$(SANITIZE)" ngx_module/build
 	@test -s $@
 
-# ---- unit tests: tests/unit/<room>/test_*.c, one program each ----
-UNIT_C   := $(sort $(wildcard tests/unit/*/test_*.c))
-UNIT_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(UNIT_C))
-$(BUILD)/unit/%: tests/unit/%.c $(LIBS_ALL)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD -MP -o $@ $< $(LIBS_ALL) $(LIBS) -lcmocka
+# ---- unit tests: tests/unit/<room>/test_*.c; fuzzers: tests/fuzz/fuzz_<room>_*.c. Each links its room and base (gateway: all) ----
+# Fuzzers are replayed over tests/fuzz/corpus/<name>/ under plain gcc in every check; `make fuzz` runs them under libFuzzer.
+UNIT_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(sort $(wildcard tests/unit/*/test_*.c)))
+FUZZ_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(sort $(wildcard tests/fuzz/fuzz_*.c)))
+TEST_CC   = $(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD -MP
+room_libs = $(if $(filter gateway,$(1)),$(LIBS_ALL),$(if $(filter base,$(1)),,$(call room_lib,$(1))) $(call room_lib,base))
+define test_rules
+$(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call room_libs,$(1))
+	@mkdir -p $$(@D)
+	$$(TEST_CC) -o $$@ $$< $(call room_libs,$(1)) $$(LIBS) -lcmocka
+$(BUILD)/fuzz/fuzz_$(1)_%: tests/fuzz/fuzz_$(1)_%.c tests/fuzz/driver.c $(call room_libs,$(1))
+	@mkdir -p $$(@D)
+	$$(TEST_CC) -o $$@ $$< tests/fuzz/driver.c $(call room_libs,$(1)) $$(LIBS)
+endef
+$(foreach r,$(ROOMS),$(eval $(call test_rules,$(r))))
 unit: $(UNIT_BIN) ## run the unit tests
 	@tests/run-unit $(UNIT_BIN)
-
-# ---- fuzzers: tests/fuzz/fuzz_*.c; replayed under plain gcc in every check, libFuzzer by `make fuzz` ----
-FUZZ_C   := $(sort $(wildcard tests/fuzz/fuzz_*.c))
-FUZZ_BIN := $(patsubst tests/%.c,$(BUILD)/%,$(FUZZ_C))
-$(BUILD)/fuzz/%: tests/fuzz/%.c tests/fuzz/driver.c $(LIBS_ALL)
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD -MP -o $@ $< tests/fuzz/driver.c $(LIBS_ALL) $(LIBS)
+fuzz-replay: $(FUZZ_BIN) ## replay the fuzz corpora
+	@tests/run-fuzz-replay $(FUZZ_BIN)
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
