@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * hub/hub.h - the Hub's language, both faces: targets, answers, refusals. Bytes in, bytes out: no socket, no file, no
+ * clock. Any thread. Facts: docs/clients.md; each odd rule names the client that needs it.
+ */
+#ifndef HUB_HUB_H
+#define HUB_HUB_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "base/json.h"
+#include "base/str.h"
+
+#define HUB_TARGET_MAX 8192u /* bytes of a raw request target; longer is GW_TOO_LARGE */
+#define HUB_PATH_MAX 4096u   /* bytes of a decoded file path */
+#define HUB_REVISION_MAX 255u
+#define HUB_PAGE 1000u       /* entries of a tree page; llama.cpp reads only the first one */
+
+enum hub_type { HUB_MODEL, HUB_DATASET, HUB_SPACE, HUB_KERNEL };
+const char *hub_type_name(enum hub_type t);   /* "model" */
+const char *hub_type_plural(enum hub_type t); /* "models": the API's word */
+bool hub_type_parse(struct gw_str word, enum hub_type *out); /* singular or plural */
+
+/* ---- targets: one table maps every route ---- */
+enum hub_route {
+    HUB_RESOLVE,        /* {P}R/resolve/V/path and /api/resolve-cache/T/R/{sha}/path: the bytes */
+    HUB_RAW,            /* {P}R/raw/V/path and /api/T/R/raw/..: the bytes as git has them (an LFS pointer stays one) */
+    HUB_INFO,           /* /api/T/R[/revision/V] */
+    HUB_TREE,           /* /api/T/R/tree/V[/path] */
+    HUB_PATHS_INFO,     /* POST /api/T/R/paths-info/V */
+    HUB_REFS, HUB_COMMITS, HUB_DISCUSSIONS, HUB_TREESIZE,
+    HUB_AUTH_CHECK,     /* /api/T/R/auth-check[/write] */
+    HUB_XET_READ_TOKEN, /* answered 404 with a sentence: hints are stripped, old client caches still ask */
+    HUB_WHOAMI,         /* /api/whoami-v2 */
+    HUB_TAGS_BY_TYPE,   /* /api/{models,datasets}-tags-by-type */
+    HUB_AGENT_HARNESSES,/* /api/agent-harnesses: 200 {"standardEnvVars":[],"harnesses":{}} */
+    HUB_TELEMETRY,      /* HEAD /api/telemetry/..., POST /v1/telemetry */
+    HUB_GATEWAY_TOKENS, /* POST /api/gateway/tokens */
+    HUB_HEALTH,         /* /-/healthz */
+    HUB_OAUTH_DEVICE,   /* /oauth/device, /oauth/token: 404 JSON naming the other ways to log in */
+    HUB_PREFLIGHT,      /* OPTIONS on anything: CORS, reveals nothing */
+    HUB_ROUTE_COUNT
+};
+
+enum hub_action { HUB_NO_ACTION, HUB_DISCOVER_ACTION, HUB_READ_ACTION, HUB_WRITE_ACTION }; /* what policy is asked */
+
+struct hub_target {
+    enum hub_route route;
+    enum hub_type type;
+    enum hub_action action;
+    bool has_repo;
+    bool head;                 /* HEAD: the same answer without a body */
+    const char *allow;         /* not NULL: this method is not for this route (405, Allow: ...) */
+    struct gw_str ns, name;    /* ns empty: a single-segment id (gpt2). As asked, case kept */
+    struct gw_str revision;    /* decoded; empty: none named (means main) */
+    struct gw_str path;        /* decoded segments joined by '/'; empty: the root */
+    /* query, only what some route knows; everything else is ignored (booleans: true, True, 1; lists: k=a&k=b, k[]=a) */
+    bool recursive, expand, blobs, include_prs, security_status;
+    uint32_t limit;            /* 0: not asked */
+    struct gw_str cursor;
+    struct gw_str query;       /* normalised for upstream and as a cache key: sorted by key, known keys of this route only, re-quoted; no '?' */
+};
+
+/**
+ * Parse a raw request target (nginx: r->unparsed_uri; r->uri has already turned %2F into a slash). Split at '/' first,
+ * decode each segment once; `resolve/refs%2Fpr%2F1/x` and `resolve/refs/pr/1/x` are both revision refs/pr/1.
+ * @return GW_OK; GW_NOT_FOUND (no such route, or a name outside the grammar: 1-96 of [A-Za-z0-9_.-], no "--", "..",
+ *         no leading or trailing '-' or '.', no ".git" end); GW_INVALID (bad escape, NUL, control, bidi or zero-width
+ *         character, invalid UTF-8, '\', segment "", "." or "..", %2F in a name); GW_TOO_LARGE; GW_NO_MEMORY
+ */
+int hub_target_parse(struct hub_target *out, struct gw_str method, struct gw_str raw_target, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+const char *hub_route_name(enum hub_route r); /* for the audit record: "resolve" */
+
+/* The upstream target (path and query, percent-encoded) for a route at a commit or revision. The one quoter. */
+void hub_put_upstream_target(struct gw_buf *out, const struct hub_target *t, struct gw_str revision);
+void hub_put_repo(struct gw_buf *out, const struct hub_target *t);      /* "ns/name" or "name", as asked */
+bool hub_is_commit(struct gw_str revision);                            /* exactly 40 lower-case hex */
+
+/* The paths of a paths-info body (form or JSON by content type), at most 1,000 x HUB_PATH_MAX, into the arena.
+ * @return GW_OK; GW_INVALID; GW_TOO_LARGE; GW_NO_MEMORY */
+int hub_paths_parse(struct gw_str **paths, size_t *n, bool *expand, struct gw_str content_type, struct gw_str body, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+/* Fields of a small form or JSON body (token minting): the value of key, "" if absent. GW_INVALID: neither. */
+int hub_field(struct gw_str *value, const char *key, struct gw_str content_type, struct gw_str body, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- entries of a commit ---- */
+struct hub_entry {
+    bool directory, lfs;
+    struct gw_str path;
+    char oid[41];        /* git: blob (of the pointer, for LFS) or tree */
+    char sha256[65];     /* lfs: of the content */
+    uint64_t size;       /* of the content */
+    uint32_t pointer_size;
+    struct gw_str xet;   /* upstream's Xet file id: 64 hex, or empty (also when masked). Kept, never shown */
+};
+
+/* Fixed binary form for the index, versioned. decode: GW_CORRUPT on any doubt. */
+void hub_entry_encode(struct gw_buf *out, const struct hub_entry *e);
+int hub_entry_decode(struct hub_entry *out, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK; /* borrows path and xet */
+
+/* One tree / paths-info item as we send it (compact, no space after a colon: hfd.sh greps). last_commit: JSON or empty. */
+void hub_put_entry(struct gw_buf *out, const struct hub_entry *e, struct gw_str last_commit);
+
+/* ---- reading upstream's JSON as a stream: Xet hints are dropped, the rest is passed on compactly ---- */
+struct hub_list_reader; /* an array of tree or paths-info entries, of any size, in bounded memory */
+/* on is called after each entry: parsed form and the JSON to send (both borrowed for the call). Not GW_OK stops. */
+typedef int (*hub_on_entry)(void *ctx, const struct hub_entry *e, struct gw_str json);
+struct hub_list_reader *hub_list_reader_new(hub_on_entry on, void *ctx); /* NULL: no memory */
+int hub_list_reader_feed(struct hub_list_reader *r, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK;
+int hub_list_reader_finish(struct hub_list_reader *r, struct gw_error *err) GW_MUST_CHECK;
+void hub_list_reader_free(struct hub_list_reader *r);
+
+struct hub_doc_reader; /* any other document: copied without xetHash / xetEnabled at any depth, into out (its ceiling bounds it) */
+struct hub_doc_reader *hub_doc_reader_new(struct gw_buf *out);
+int hub_doc_reader_feed(struct hub_doc_reader *r, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK;
+int hub_doc_reader_finish(struct hub_doc_reader *r, struct gw_error *err) GW_MUST_CHECK;
+struct gw_str hub_doc_reader_sha(const struct hub_doc_reader *r); /* top-level "sha" if 40 hex, else "" */
+struct gw_str hub_doc_reader_id(const struct hub_doc_reader *r);  /* top-level "id", else "" : the canonical name */
+void hub_doc_reader_free(struct hub_doc_reader *r);
+
+/* ---- headers ---- */
+/* The next page's URL in a Link header of upstream (rel="next"): its cursor parameter, decoded, into the arena. "" if none. */
+struct gw_str hub_link_cursor(struct gw_str link_header, struct gw_arena *a);
+/* Our Link value for the next page: <public_url + target's path ? its query with this cursor>; rel="next". Commas encoded (Rust splits on them). */
+void hub_put_link_next(struct gw_buf *out, struct gw_str public_url, const struct hub_target *t, struct gw_str cursor);
+void hub_put_content_disposition(struct gw_buf *out, struct gw_str path);
+const char *hub_content_type(struct gw_str path); /* text/plain; charset=utf-8 or application/octet-stream: never HTML, whatever the name */
+/* ETag as clients and CDNs write it ("x", W/"x", x) -> 40 or 64 lower-case hex, else "". */
+struct gw_str hub_etag_digest(struct gw_str etag);
+
+/* ---- documents we write ourselves ---- */
+struct hub_info { /* a private repo's info; strings borrowed */
+    enum hub_type type;
+    struct gw_str id, author, sha;
+    int64_t created_ms, modified_ms;
+    uint64_t used_bytes;
+    struct gw_str card_json; /* a JSON object or empty */
+    bool with_siblings, with_blobs;
+};
+void hub_info_begin(struct gw_buf *out, const struct hub_info *i);            /* up to "siblings":[ */
+void hub_info_sibling(struct gw_buf *out, const struct hub_info *i, const struct hub_entry *e);
+void hub_info_end(struct gw_buf *out, const struct hub_info *i);
+/* "expand": only the asked keys (and _id, id) of an info document; keys comma separated. GW_INVALID: not an object */
+int hub_info_select(struct gw_buf *out, struct gw_str document, struct gw_str keys, struct gw_error *err) GW_MUST_CHECK;
+
+struct hub_ref {
+    struct gw_str name, ref, commit; /* "main", "refs/heads/main", 40 hex */
+};
+void hub_put_refs(struct gw_buf *out, const struct hub_ref *branches, size_t n_branches, const struct hub_ref *tags, size_t n_tags, bool with_prs);
+struct hub_commit {
+    struct gw_str id, title, message, author;
+    int64_t date_ms;
+};
+void hub_put_commit(struct gw_buf *out, const struct hub_commit *c); /* one item of the commits array */
+
+struct hub_person {
+    struct gw_str id, name, fullname, email;
+    const struct gw_str *orgs; /* private namespaces they may discover */
+    size_t n_orgs;
+    struct gw_str token_name, token_role; /* "read", "write" */
+    int64_t token_created_ms;
+};
+void hub_put_whoami(struct gw_buf *out, const struct hub_person *p);
+
+/* ---- refusals: one table ---- */
+enum hub_reason {
+    HUB_LOGIN_NEEDED,       /* 401 GatedRepo, "Log in: hf auth login, or set HF_TOKEN", challenge; same bytes whether it exists or not */
+    HUB_BAD_CREDENTIAL,     /* 401, no code, exactly "Invalid credentials in Authorization header"; detail in the body only */
+    HUB_FOREIGN_TOKEN,      /* the same status and header; body: this is a huggingface.co token, not one of this gateway */
+    HUB_REPO_NOT_FOUND,     /* 404 RepoNotFound "Repository not found"; also for who may not discover */
+    HUB_REVISION_NOT_FOUND, /* 404 RevisionNotFound "Invalid rev id: V" */
+    HUB_ENTRY_NOT_FOUND,    /* 404 EntryNotFound "Entry not found"; the caller adds X-Repo-Commit */
+    HUB_BLOCKED,            /* 403 GatedRepo + the rule's reason: the one class whose text every client shows */
+    HUB_GATED_UPSTREAM,     /* 403 GatedRepo: upstream restricts it and this gateway has no access */
+    HUB_SCOPE,              /* 403 GatedRepo: the token's role does not allow it */
+    HUB_BAD_REQUEST,        /* 400 + detail */
+    HUB_METHOD,             /* 405 */
+    HUB_NO_ROUTE,           /* 404, no code */
+    HUB_NO_XET,             /* 404 for xet-read-token: set HF_HUB_DISABLE_XET=1 */
+    HUB_NO_DEVICE_LOGIN,    /* 404 for /oauth: use hf auth login --token */
+    HUB_TOO_LARGE,          /* 413 */
+    HUB_RANGE,              /* 416; the caller adds Content-Range bytes * /SIZE */
+    HUB_WRONG_HOST,         /* 421 */
+    HUB_BUSY,               /* 429 + Retry-After + RateLimit: r=0 */
+    HUB_INTERNAL,           /* 500 */
+    HUB_BAD_UPSTREAM,       /* 502: upstream answered nonsense or redirected to a forbidden place */
+    HUB_OUTAGE,             /* 503 + integer Retry-After: a peer is down; never 401 or 404 */
+    HUB_LOOP,               /* 508 */
+    HUB_REASON_COUNT
+};
+
+struct hub_refusal {
+    int status;
+    const char *code;         /* X-Error-Code or NULL */
+    struct gw_str message;    /* X-Error-Message: one line, ASCII, <= 512 bytes */
+    struct gw_str body;       /* {"error":"..."}; git: text/plain */
+    const char *content_type;
+    const char *challenge;    /* WWW-Authenticate or NULL */
+    int retry_after_s;        /* 0: none */
+};
+/* detail: the rule's reason, the revision, what is down; "" for the table's own text. Made safe for a header here.
+ * git: the client speaks git (Basic challenge, plain text). Never fails: without memory the table's own text is used. */
+void hub_refuse(struct hub_refusal *out, enum hub_reason why, struct gw_str detail, bool git, int retry_after_s, struct gw_arena *a);
+
+/* What an upstream status means for us. code and message: X-Error-Code, X-Error-Message. 2xx is not for here. */
+enum hub_reason hub_classify_upstream(int status, struct gw_str code, struct gw_str message);
+
+#endif
