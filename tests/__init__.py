@@ -1,0 +1,1 @@
+"""The tests of hubgate; `tests.lab` holds the servers they need."""
