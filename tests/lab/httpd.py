@@ -207,7 +207,8 @@ class Stats:
             self.routes: Counter[str] = Counter()
             self.hosts: Counter[str] = Counter()
             self.statuses: Counter[str] = Counter()
-            self.bytes: Counter[str] = Counter()
+            self.bytes: Counter[str] = Counter()             # of bodies, by host
+            self.content = 0                                 # of those, the bytes of files
             self.connections: Counter[str] = Counter()
             self.recent: deque[dict] = deque(maxlen=KEPT)
 
@@ -221,15 +222,17 @@ class Stats:
             self.recent.append(record)
         return record
 
-    def sent(self, record: dict, count: int) -> None:
+    def sent(self, record: dict, count: int, content: bool = True) -> None:
         with self.lock:
             record["bytes"] += count
+            self.content += count if content else 0
             self.bytes[record["host"]] += count
 
     def describe(self, recent: bool = True) -> dict:
         with self.lock:
             out = {"requests": sum(self.hosts.values()), "routes": dict(self.routes), "hosts": dict(self.hosts),
-                   "statuses": dict(self.statuses), "bytes": {"hub": 0, "cdn": 0, **self.bytes}, "connections": dict(self.connections)}
+                   "statuses": dict(self.statuses), "bytes": {"hub": 0, "cdn": 0, **self.bytes}, "content": self.content,
+                   "connections": dict(self.connections)}
             if recent:
                 out["recent"] = [dict(record) for record in self.recent]
             return out
@@ -411,11 +414,11 @@ class Connection:
             body = flipped(body, answer.start, flips(fault, blob.size if blob else len(body)))[:stop]
             if fault.rate_bytes_per_s:
                 self.sock.sendall(data)
-                self._paced(body, fault.rate_bytes_per_s, record)
+                self._paced(body, fault.rate_bytes_per_s, record, blob is not None)
             else:
                 self.sock.sendall(data + body)
                 if record:
-                    self.listener.stats.sent(record, len(body))
+                    self.listener.stats.sent(record, len(body), blob is not None)
         else:
             self.sock.sendall(data)
             self._send_file(str(blob.path), answer.start, stop, fault, flips(fault, blob.size), record)
@@ -458,14 +461,14 @@ class Connection:
         finally:
             os.close(fd)
 
-    def _paced(self, body: bytes, rate: int, record: dict | None) -> None:
+    def _paced(self, body: bytes, rate: int, record: dict | None, content: bool) -> None:
         began, sent = time.monotonic(), 0
         while sent < len(body):
             piece = body[sent:sent + step(rate)]
             self.sock.sendall(piece)
             sent += len(piece)
             if record:
-                self.listener.stats.sent(record, len(piece))
+                self.listener.stats.sent(record, len(piece), content)
             self._wait_until(began + sent / rate)
 
     def _wait_until(self, when: float) -> None:

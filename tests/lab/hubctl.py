@@ -81,9 +81,9 @@ class HubControl:
         """The requests since the last reset, each with method, target, headers, status, bytes, route."""
         return [record for record in self.stats()["recent"] if route in (None, record["route"]) and contains in record["target"]]
 
-    def bytes_sent(self) -> int:
-        """Bytes of bodies since the last reset, both hosts."""
-        return sum(self.stats(recent=False)["bytes"].values())
+    def content_bytes(self) -> int:
+        """Bytes of files sent since the last reset, by both hosts (redirects and JSON not counted)."""
+        return self.stats(recent=False)["content"]
 
     def wait_idle(self, seconds: float = 20.0) -> None:
         """Wait until no answer is under way."""
