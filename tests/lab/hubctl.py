@@ -112,11 +112,13 @@ class Hub(HubControl):
 
 
 class HubProcess(HubControl):
-    """A lab Hub in a process of its own: what benches and most tests want.  `options` are those of `python3 -m tests.lab.hub`."""
+    """A lab Hub in a process of its own: what benches and most tests want.  `options` are those of `python3 -m tests.lab.hub`.
+    With `token` it knows that one only; without, any is good."""
 
-    def __init__(self, folder: Path, options: Iterable[str] = (), ca_file: Path | None = None) -> None:
-        self.folder, self.options, self.ca_file = Path(folder), list(options), ca_file
+    def __init__(self, folder: Path, options: Iterable[str] = (), token: str | None = None, ca_file: Path | None = None) -> None:
+        self.folder, self.options, self.token, self.ca_file = Path(folder), list(options), token, ca_file
         self.process: subprocess.Popen | None = None
+        self.pid = self.began = 0
 
     def _handlers(self) -> list[urllib.request.BaseHandler]:
         if self.ca_file is None:
@@ -126,9 +128,14 @@ class HubProcess(HubControl):
 
     def start(self) -> "HubProcess":
         self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "hub.log"
+        log, more = self.folder / "hub.log", []
+        if self.token:
+            tokens = self.folder / "tokens"
+            tokens.write_text(self.token + "\n")
+            tokens.chmod(0o600)
+            more = ["--tokens-file", str(tokens)]
         env = {**os.environ, "PYTHONPATH": str(procs.ROOT), "PYTHONUNBUFFERED": "1"}
-        self.process = procs.spawn([sys.executable, "-m", "tests.lab.hub", *self.options], log, self.folder, env, stdout=subprocess.PIPE)
+        self.process = procs.spawn([sys.executable, "-m", "tests.lab.hub", *more, *self.options], log, self.folder, env, stdout=subprocess.PIPE)
         assert self.process.stdout
         if not select.select([self.process.stdout], [], [], 60)[0] or not (line := self.process.stdout.readline()):
             self.process.kill()
@@ -140,7 +147,8 @@ class HubProcess(HubControl):
         return self
 
     def stop(self) -> None:
-        procs.end(self.pid, self.began)
+        if self.pid:
+            procs.end(self.pid, self.began)
 
     def kill(self) -> None:
         """The upstream is gone: nothing listens there any more."""
@@ -156,8 +164,7 @@ class HubProcess(HubControl):
     def restart(self) -> None:
         """The same addresses again (what was added since is lost)."""
         self.stop()
-        ports = ["--port", self.url.rpartition(":")[2], "--cdn-port", self.cdn_url.rpartition(":")[2]]
-        self.options = ports + self.options
+        self.options += ["--port", self.url.rpartition(":")[2], "--cdn-port", self.cdn_url.rpartition(":")[2]]
         self.start()
 
     def __enter__(self) -> "HubProcess":
