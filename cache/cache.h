@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * cache/cache.h - all that is held or fetched: records by name, blobs by digest, and the way to upstream.
+ * cache/cache.h - all that is held or fetched: records by name, blobs by digest, and the way to
+ * upstream.
  *
- *   record (kind, name) -> small value, with the time it was checked.                           In the index (LMDB).
- *   blob   digest -> bytes, immutable. 40 hex: git blob sha1; 64 hex: sha256.                   blobs/aa/bb/<hex>
- *   ABSENT --cache_part_create--> PARTIAL (parts/<hex>.part + .map) --every granule, digest right--> WHOLE
+ *   record (kind, name) -> small value, with the time it was checked.                           In
+ * the index (LMDB). blob   digest -> bytes, immutable. 40 hex: git blob sha1; 64 hex: sha256.
+ * blobs/aa/bb/<hex> ABSENT --cache_part_create--> PARTIAL (parts/<hex>.part + .map) --every
+ * granule, digest right--> WHOLE
  *
- * One struct cache per process, opened after fork. "Loop": never blocks. "Job": blocks until its deadline, job threads
- * only. One thread of the cache's own, the fetcher, moves the bytes of large fills; cache_close joins it.
- * Everything below `dir` is derived: removing it (stopped) costs only time. An unknown newer format is set aside.
+ * One struct cache per process, opened after fork. "Loop": never blocks. "Job": blocks until its
+ * deadline, job threads only. One thread of the cache's own, the fetcher, moves the bytes of large
+ * fills; cache_close joins it. Everything below `dir` is derived: removing it (stopped) costs only
+ * time. An unknown newer format is set aside.
  */
 #ifndef CACHE_CACHE_H
 #define CACHE_CACHE_H
@@ -23,26 +26,36 @@
 #include "base/str.h"
 #include "base/want.h"
 
-#define CACHE_GRANULE (1u << 20)     /* bytes whose validity is tracked together */
-#define CACHE_SMALL_MAX (1u << 20)   /* a blob up to this is one job: fetched, verified, linked, then served */
+#define CACHE_GRANULE (1u << 20) /* bytes whose validity is tracked together */
+#define CACHE_SMALL_MAX                                                                            \
+    (1u << 20) /* a blob up to this is one job: fetched, verified, linked, then served */
 #define CACHE_DIGEST_MAX 64u
 #define CACHE_SLOTS 64u
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
 #define CACHE_SHARED_VERSION 1u
 struct cache_slot {
-    _Atomic uint32_t generation;   /* goes up at every claim; with the slot number it names an owner, never a bare pid */
-    _Atomic int32_t pid;           /* 0: free */
-    _Atomic int32_t eventfd;       /* made once, before the first fork, so that old and new cycles share it; -1: none */
+    _Atomic uint32_t generation; /* goes up at every claim; with the slot number it names an owner,
+                                    never a bare pid */
+    _Atomic int32_t pid;         /* 0: free */
+    _Atomic int32_t eventfd; /* made once, before the first fork, so that old and new cycles share
+                                it; -1: none */
     _Atomic uint32_t wake_pending; /* a wake is on its way: saves writes */
-    _Atomic uint32_t in_index;     /* set around LMDB calls: a worker that died with it set damaged pages, or met them */
+    _Atomic uint32_t in_index; /* threads inside LMDB: a worker that died with it set damaged pages,
+                                  or met them */
+    _Atomic uint64_t
+        started; /* of pid, from /proc: a pid that came back is another process; 0: not known */
 };
 struct cache_counters {
-    _Atomic uint64_t hits, fills, misses, upstream_calls, upstream_bytes, blob_bytes_filled, integrity_failures, index_resets, fills_adopted;
+    _Atomic uint64_t hits, fills, misses, upstream_calls, upstream_bytes, blob_bytes_filled,
+        integrity_failures, index_resets, fills_adopted;
 };
 struct cache_shared {
     uint32_t version;
-    _Atomic uint32_t index_epoch;  /* goes up when the index is set aside: all reopen */
+    _Atomic uint32_t index_epoch; /* goes up when the index is set aside: all reopen */
+    _Atomic uint32_t
+        index_suspect; /* somebody died inside it: the next one who opens or ticks sets it aside */
+    _Atomic int64_t index_checked_ms; /* monotonic: the once-a-second work of one worker */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;
 };
@@ -55,118 +68,173 @@ bool cache_slot_alive(const struct cache_shared *s, unsigned slot, uint32_t gene
 
 /* ---- open ---- */
 struct cache_upstream_options {
-    struct gw_str url;                     /* "https://huggingface.co", no trailing slash */
-    struct gw_str token;                   /* the organisation's own, sent to this host only; empty: none */
-    const char *ca_file, *proxy;           /* NULL: none */
-    const struct gw_str *redirect_hosts;   /* host or host:port a redirect may lead to, besides the url's own */
+    struct gw_str url;           /* "https://huggingface.co", no trailing slash */
+    struct gw_str token;         /* the organisation's own, sent to this host only; empty: none */
+    const char *ca_file, *proxy; /* NULL: none */
+    const struct gw_str *redirect_hosts; /* "host", "host:port" or "*.domain" a redirect may lead
+                                            to, besides the url's own origin. Without a port: the
+                                            scheme's. https only, unless url itself is http */
     size_t n_redirect_hosts;
-    int64_t connect_timeout_ms, stall_timeout_ms;
-    struct gw_str via;                     /* our Via token; requests carry it */
+    const struct gw_str
+        *resolve; /* "HOST:ADDRESS" (IPv6 without brackets): not asked, never changes */
+    size_t n_resolve;
+    int64_t connect_timeout_ms, stall_timeout_ms; /* 0: 5 s, 30 s */
+    struct gw_str via;                            /* our Via token; requests carry it */
 };
 struct cache_options {
     const char *dir;
-    bool verify_before;                    /* serve nothing of a part before its digest is right */
-    bool read_only_index;                  /* command: do not start a fetcher */
+    bool verify_before;   /* serve nothing of a part before its digest is right */
+    bool read_only_index; /* command: do not start a fetcher */
     struct cache_upstream_options upstream;
-    struct cache_shared *shared;           /* outlives the cache */
-    unsigned slot;                         /* claimed by the caller */
-    size_t index_map_bytes;                /* 0: 64 GiB of address space */
+    struct cache_shared *shared; /* outlives the cache */
+    unsigned slot;               /* claimed by the caller */
+    size_t index_map_bytes;      /* 0: 64 GiB of address space */
     struct gw_log log;
 };
 struct cache;
-/* Makes the folders, opens the index (a damaged or foreign one is moved aside with a log line), starts the fetcher.
+/* Makes the folders, opens the index (a damaged or foreign one is moved aside with a log line),
+ * starts the fetcher.
  * @return GW_OK; GW_IO; GW_INVALID (another user's files, mixed owners); GW_NO_MEMORY */
-int cache_open(struct cache **out, const struct cache_options *o, struct gw_error *err) GW_MUST_CHECK;
-void cache_close(struct cache *c); /* stops and joins the fetcher, gives fills back; NULL is fine */
+int cache_open(struct cache **out, const struct cache_options *o,
+               struct gw_error *err) GW_MUST_CHECK;
+/* Any thread. The process is leaving: calls under way end with GW_CANCELLED within a second, new
+ * ones at once. Before cache_close. */
+void cache_leave(struct cache *c);
+/* Loop, when no job is inside any more. Stops and joins the threads, gives fills back; NULL is
+ * fine. */
+void cache_close(struct cache *c);
 
 /* ---- records: loop and job ---- */
 enum cache_kind {
-    CACHE_REF = 1,   /* "model/ns/name@main" -> commit */
-    CACHE_FILE,      /* "model/ns/name@<commit>//path" -> hub_entry */
-    CACHE_DOCUMENT,  /* info, refs, commits ... -> JSON */
-    CACHE_TREE,      /* a page of a tree -> JSON and the next cursor */
-    CACHE_COMMIT,    /* "model/ns/name@<commit>" -> flags: its whole tree is held */
-    CACHE_TOKEN, CACHE_SUBJECT, /* as last read from data/ */
-    CACHE_RENAME,    /* public name as asked -> canonical name */
+    CACHE_REF = 1,  /* "model/ns/name@main" -> commit */
+    CACHE_FILE,     /* "model/ns/name@<commit>//path" -> hub_entry */
+    CACHE_DOCUMENT, /* info, refs, commits ... -> JSON */
+    CACHE_TREE,     /* a page of a tree -> JSON and the next cursor */
+    CACHE_COMMIT,   /* "model/ns/name@<commit>" -> flags: its whole tree is held */
+    CACHE_TOKEN,
+    CACHE_SUBJECT, /* as last read from data/ */
+    CACHE_RENAME,  /* public name as asked -> canonical name */
 };
 struct cache_record {
-    enum gw_status status;  /* GW_OK, or what is known instead: GW_NOT_FOUND, GW_FORBIDDEN, GW_UNAVAILABLE ... */
-    int32_t detail;         /* the corridor's: e.g. a hub_reason; 0 */
-    int64_t checked_ms;     /* wall */
-    struct gw_str value;    /* get: copied into the arena; put: borrowed */
+    enum gw_status status; /* GW_OK, or what is known instead: GW_NOT_FOUND, GW_FORBIDDEN,
+                              GW_UNAVAILABLE ... */
+    int32_t detail;        /* the corridor's: e.g. a hub_reason; 0 */
+    int64_t checked_ms;    /* wall */
+    struct gw_str value;   /* get: copied into the arena; put: borrowed */
 };
 /* Loop or job. The name is bound into the value, so a hash collision or a swapped page is a miss.
- * @return GW_OK (a record of any status); GW_NOT_FOUND (none held); GW_NO_MEMORY. A damaged index is GW_NOT_FOUND. */
-int cache_get(struct cache *c, enum cache_kind kind, struct gw_str name, struct gw_arena *a, struct cache_record *out) GW_MUST_CHECK;
+ * @return GW_OK (a record of any status); GW_NOT_FOUND (none held); GW_NO_MEMORY. A damaged index
+ * is GW_NOT_FOUND. */
+int cache_get(struct cache *c, enum cache_kind kind, struct gw_str name, struct gw_arena *a,
+              struct cache_record *out) GW_MUST_CHECK;
 struct cache_put {
     enum cache_kind kind;
     struct gw_str name;
     struct cache_record record;
 };
-/* Job. One transaction, n <= 1,000. @return GW_OK; GW_IO (disk full, index full): the caller's answer may still go out */
-int cache_put(struct cache *c, const struct cache_put *puts, size_t n, struct gw_error *err) GW_MUST_CHECK;
-int cache_remove(struct cache *c, enum cache_kind kind, struct gw_str name, struct gw_error *err) GW_MUST_CHECK;
+/* Job. One transaction, n <= 1,000. @return GW_OK; GW_IO (disk full, index full): the caller's
+ * answer may still go out */
+int cache_put(struct cache *c, const struct cache_put *puts, size_t n,
+              struct gw_error *err) GW_MUST_CHECK;
+int cache_remove(struct cache *c, enum cache_kind kind, struct gw_str name,
+                 struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- names: one thread asks every 30 s and keeps the last good address (getaddrinfo has no
+ * time-out) ---- */
+/* Any thread. From now on this host is asked too (the directory's). A literal address or one known
+ * already is fine. */
+void cache_resolve_also(struct cache *c, struct gw_str host);
+/* Job. The numeric address of a host, from memory; the first time it waits for the answer, 2 s at
+ * most.
+ * @return GW_OK; GW_UNAVAILABLE (no address, or none yet); GW_TOO_LARGE (cap; 46 always does) */
+int cache_address_of(struct cache *c, struct gw_str host, char *buf, size_t cap) GW_MUST_CHECK;
 
 /* ---- upstream documents: job ---- */
 struct cache_call {
-    const char *method;            /* "GET", "HEAD", "POST" */
-    struct gw_str target;          /* path and query, percent-encoded, begins with '/' */
+    const char *method;   /* "GET", "HEAD", "POST" */
+    struct gw_str target; /* path and query, percent-encoded, begins with '/' */
     struct gw_str body, content_type;
-    int64_t deadline_ms;           /* monotonic */
+    int64_t deadline_ms; /* monotonic */
 };
 struct cache_reply {
-    int status;                    /* of the last hop */
-    struct gw_str final_target;    /* path and query on the upstream host after relative redirects (renames) */
-    struct gw_str etag, linked_etag, linked_size, repo_commit, error_code, error_message, link, content_type, location, retry_after, ratelimit;
-    int64_t content_length;        /* -1: not known */
+    int status; /* of the last hop */
+    struct gw_str
+        final_target; /* path and query on the upstream host after relative redirects (renames) */
+    struct gw_str etag, linked_etag, linked_size, repo_commit, error_code, error_message, link,
+        content_type, location, retry_after, ratelimit;
+    int64_t content_length; /* -1: not known */
 };
-/* Redirects: relative ones and ones to the same origin are followed (5 at most, token kept); HEAD stops at another host
- * and returns that answer; GET follows to an allowed host without the token, to any other: GW_FORBIDDEN.
- * sink gets the body of a 2xx in pieces; its failure ends the call and is returned. Strings live in the arena.
- * @return GW_OK for any HTTP status; GW_UNAVAILABLE (connect, TLS, DNS); GW_TIMEOUT; GW_FORBIDDEN; GW_INVALID (not HTTP,
- *         compressed body); GW_TOO_LARGE (headers over 64 KiB); GW_CANCELLED */
-int cache_upstream_call(struct cache *c, const struct cache_call *call, int (*sink)(void *ctx, struct gw_str bytes), void *ctx, struct cache_reply *out, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+/* Redirects: relative ones and ones to the same origin are followed (5 at most, token kept); HEAD
+ * stops at another host and returns that answer; GET follows to an allowed host without the token,
+ * to any other: GW_FORBIDDEN. sink gets the body of a 2xx in pieces; its failure ends the call and
+ * is returned. Strings live in the arena.
+ * @return GW_OK for any HTTP status; GW_UNAVAILABLE (connect, TLS, DNS); GW_TIMEOUT; GW_FORBIDDEN;
+ * GW_INVALID (not HTTP, compressed body); GW_TOO_LARGE (headers over 64 KiB); GW_CANCELLED */
+int cache_upstream_call(struct cache *c, const struct cache_call *call,
+                        int (*sink)(void *ctx, struct gw_str bytes), void *ctx,
+                        struct cache_reply *out, struct gw_arena *a,
+                        struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- blobs ---- */
-/* Loop: one open(2). @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_IO. modified_s: mtime for Last-Modified */
-int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size, int64_t *modified_s, struct gw_error *err) GW_MUST_CHECK;
-/* Job. Fetch target (<= CACHE_SMALL_MAX bytes), verify, link. @return GW_OK; GW_CORRUPT (twice wrong); as cache_upstream_call;
- * GW_NOT_FOUND / GW_FORBIDDEN by the HTTP status (err->sys holds it) */
-int cache_blob_fetch(struct cache *c, struct gw_str digest, uint64_t size, struct gw_str target, int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
-/* Job. Take bytes or a file in as a blob after checking the digest: bytes are written; a path is hard-linked when on one
- * file system, else copied. Held already is GW_OK. @return GW_OK; GW_CORRUPT (digest or size differs); GW_IO */
-int cache_blob_put(struct cache *c, struct gw_str digest, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK;
-int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const char *path, struct gw_error *err) GW_MUST_CHECK;
+/* Loop: one open(2). @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_IO. modified_s:
+ * mtime for Last-Modified */
+int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
+                    int64_t *modified_s, struct gw_error *err) GW_MUST_CHECK;
+/* Job. Fetch target (<= CACHE_SMALL_MAX bytes), verify, link. @return GW_OK; GW_CORRUPT (twice
+ * wrong); as cache_upstream_call; GW_NOT_FOUND / GW_FORBIDDEN by the HTTP status (err->sys holds
+ * it) */
+int cache_blob_fetch(struct cache *c, struct gw_str digest, uint64_t size, struct gw_str target,
+                     int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
+/* Job. Take bytes or a file in as a blob after checking the digest: bytes are written; a path is
+ * hard-linked when on one file system, else copied. Held already is GW_OK. @return GW_OK;
+ * GW_CORRUPT (digest or size differs); GW_IO */
+int cache_blob_put(struct cache *c, struct gw_str digest, struct gw_str bytes,
+                   struct gw_error *err) GW_MUST_CHECK;
+int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const char *path,
+                    struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- large fills ---- */
 struct cache_reader;
-struct cache_source { /* where the bytes come from; kept in the map, so that whoever adopts the fill can go on */
-    struct gw_str target; /* upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
+struct cache_source { /* where the bytes come from; kept in the map, so that whoever adopts the fill
+                         can go on */
+    struct gw_str
+        target; /* upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
 };
 /* Loop. Attach to the part of a blob that is not whole. @return GW_OK: *out, to be closed;
- * GW_AGAIN: no part yet, run cache_part_create in a DISK job; GW_CONFLICT: it became whole just now, open the blob; GW_IO; GW_NO_MEMORY */
-int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest, uint64_t size, struct gw_error *err) GW_MUST_CHECK;
-/* Job. Makes part and map (space is checked first); somebody else's live one is GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID */
-int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size, const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
+ * GW_AGAIN: no part yet, run cache_part_create in a DISK job; GW_CONFLICT: it became whole just
+ * now, open the blob; GW_IO; GW_NO_MEMORY */
+int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                      uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+/* Job. Makes part and map (space is checked first); somebody else's live one is GW_OK. @return
+ * GW_OK; GW_IO (errno ENOSPC); GW_INVALID */
+int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
+                      const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
 /**
- * Loop. Bytes readable from offset on, now; if none, asks for them (claims a fill that nobody owns) and arranges that this
- * worker's eventfd is written when there are more. Holds back the last granule of a long response until the digest is right.
+ * Loop. Bytes readable from offset on, now; if none, asks for them (claims a fill that nobody owns)
+ * and arranges that this worker's eventfd is written when there are more. Holds back the last
+ * granule of a long response until the digest is right.
  * @param end   one past the last byte of this response
  * @param begun bytes of this response sent so far
  * @param avail out: 0: none yet, wait for the eventfd (a tick of 250 ms covers a lost wake)
- * @return GW_OK; GW_UNAVAILABLE (upstream failed; err says how); GW_CORRUPT (dropped: cut the connection); GW_IO
+ * @return GW_OK; GW_UNAVAILABLE (upstream failed; err says how); GW_CORRUPT (dropped: cut the
+ * connection); GW_IO
  */
-int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun, uint64_t *avail, struct gw_error *err) GW_MUST_CHECK;
-int cache_reader_fd(const struct cache_reader *r);        /* borrowed, for sendfile(2) */
-void cache_reader_close(struct cache_reader *r);          /* loop; a client that leaves does not stop the fill. NULL is fine */
+int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
+                      uint64_t *avail, struct gw_error *err) GW_MUST_CHECK;
+int cache_reader_fd(const struct cache_reader *r); /* borrowed, for sendfile(2) */
+void cache_reader_close(
+    struct cache_reader *r); /* loop; a client that leaves does not stop the fill. NULL is fine */
 
-/* Loop, after a wake and on each tick: re-arms the eventfd, adopts fills of dead owners, and names the next job that a
- * fill of this worker needs (a hash step, publishing). @return GW_OK: run cache_fill_job with want->key in a DISK job, call again;
- * GW_NOT_FOUND: nothing to do. Until that job ended its key is not given out again. */
+/* Loop, after a wake and on each tick: re-arms the eventfd, adopts fills of dead owners, and names
+ * the next job that a fill of this worker needs (a hash step, publishing). @return GW_OK: run
+ * cache_fill_job with want->key in a DISK job, call again; GW_NOT_FOUND: nothing to do. Until that
+ * job ended its key is not given out again. */
 int cache_tick(struct cache *c, struct gw_want *want);
-/* Job. Hashes up to 64 MiB from the page cache, saves the state in the map; at the end compares, fdatasync, link, unlink. */
+/* Job. Hashes up to 64 MiB from the page cache, saves the state in the map; at the end compares,
+ * fdatasync, link, unlink. */
 int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err) GW_MUST_CHECK;
-/* Is this digest within the hour after a mismatch, when generations must not be joined? (hub-read: resume after mismatch) */
+/* Is this digest within the hour after a mismatch, when generations must not be joined? (hub-read:
+ * resume after mismatch) */
 bool cache_recently_mismatched(struct cache *c, struct gw_str digest);
 
 #endif

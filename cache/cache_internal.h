@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cache/cache_internal.h - what the files of this room share.
+ *
+ *   cache.c     open and close, folders, VERSION, owners, options      shared.c    slots, counters,
+ * wakes index.c     records in LMDB                                        resolve.c   names, by a
+ * thread of their own upstream.c  curl: rules for every request, documents, redirects    blob.c
+ * whole blobs: open, fetch small, put, take fill.c and what it uses (map, part, fetcher, reader):
+ * large blobs
+ *
+ * Handles of libcurl and LMDB are void pointers here: their headers stay in the one .c file that
+ * needs them.
+ */
+#ifndef CACHE_CACHE_INTERNAL_H
+#define CACHE_CACHE_INTERNAL_H
+
+#include "cache/cache.h"
+
+#include "base/str.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CACHE_VERSION_LINE "hubgate-cache 1\n" /* of the whole folder; another one is set aside */
+#define CACHE_PATH_MAX 4096u                   /* of a full path, with the NUL */
+#define CACHE_BOOT_ID_LEN 36u
+#define CACHE_REDIRECTS_MAX 5u
+#define CACHE_HEADERS_MAX (64u << 10)
+
+struct cache_index;    /* index.c */
+struct cache_upstream; /* upstream.c */
+struct cache_resolver; /* resolve.c */
+struct fill_table;     /* fill.c */
+
+struct cache {
+    struct cache_options
+        options;            /* a copy; every string in it is ours, NUL-terminated, in `memory` */
+    struct gw_arena memory; /* lives as long as the cache */
+    char *dir, *blobs_dir, *parts_dir, *tmp_dir, *index_dir;
+    struct gw_log log;
+    struct cache_shared *shared;
+    unsigned slot;
+    uint32_t generation; /* of the slot when we opened: (slot, generation) names us in maps and temp
+                            files */
+    char boot_id[CACHE_BOOT_ID_LEN + 1];
+    int64_t boot_seen_ms; /* wall: no worker wrote under this boot id before */
+    pthread_t loop;       /* the thread that opened */
+    atomic_bool leaving;  /* every wait ends with GW_CANCELLED */
+    _Atomic uint32_t temp_counter;
+    struct cache_index *index;
+    struct cache_upstream *upstream;
+    struct cache_resolver *resolver;
+    struct fill_table *fills; /* NULL with read_only_index */
+};
+
+/* ---- shared.c ---- */
+/* Any thread, any process of this shm: makes the loop of that slot run cache_tick. Publish the
+ * state first. */
+void cache_wake(struct cache_shared *s, unsigned slot);
+/* Loop, first thing of a tick: drains the eventfd and re-arms it. Look at the state after it, not
+ * before. */
+void cache_wake_rearm(struct cache_shared *s, unsigned slot);
+/* Frees dead slots, and says in index_suspect when one died inside the index. Any thread. */
+void cache_slots_bury(struct cache_shared *s);
+/* pthread_create with every signal blocked in the new thread but those of a fault (nginx's loop
+ * must get its own). */
+int cache_thread_start(pthread_t *out, void *(*run)(void *), void *arg);
+
+/* ---- index.c ---- */
+int cache_index_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+void cache_index_close(struct cache *c);
+/* Loop, from cache_tick (any rate): once a second one worker clears dead readers, sets a suspect
+ * index aside; each reopens when the epoch has changed. */
+void cache_index_tick(struct cache *c);
+
+/* ---- resolve.c ---- */
+int cache_resolver_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+void cache_resolver_close(struct cache *c);
+/* Up to four numeric addresses, as CURLOPT_RESOLVE wants them: "1.2.3.4,[::1]". A literal is its
+ * own address. deadline_ms 0: does not wait. @return GW_OK; GW_AGAIN (not resolved yet, only
+ * without a deadline; it is asked for); GW_UNAVAILABLE (the name has no address); GW_TIMEOUT;
+ * GW_CANCELLED; GW_NO_MEMORY */
+int cache_addresses(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf, size_t cap,
+                    struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- upstream.c ---- */
+int cache_upstream_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+void cache_upstream_close(struct cache *c);
+/* The URL of a target on the upstream: NUL-terminated in out. */
+int cache_upstream_url(struct cache *c, struct gw_str target, struct gw_buf *out,
+                       struct gw_error *err) GW_MUST_CHECK;
+/* Is this URL on the upstream's own origin (scheme, host, port)? Only there the token goes. */
+bool cache_upstream_own(struct cache *c, const char *url);
+
+struct cache_transfer { /* what one request on an easy handle needs to live as long as it; zeroed
+                           before the first use */
+    void *headers, *resolve; /* struct curl_slist * */
+};
+/**
+ * Everything that is the same for every request, on an easy handle fresh from curl_easy_init or
+ * curl_easy_reset: URL, CA, proxy, addresses (no look-up happens in curl), HTTP/1.1, http and https
+ * only, NOSIGNAL, QUICK_EXIT, no redirects, no cookies, connect and stall limits, User-Agent, Via,
+ * Accept-Encoding: identity, no Expect, and the token if and only if url is on the upstream's own
+ * origin. Left to the caller: method, body, range, callbacks, CURLOPT_TIMEOUT_MS.
+ * @param extra    more header lines ("If-Match: \"x\""), copied
+ * @param deadline_ms  as cache_addresses; 0 never waits: GW_AGAIN, try again a little later
+ * @return GW_OK; GW_AGAIN; GW_UNAVAILABLE; GW_TIMEOUT; GW_CANCELLED; GW_INVALID (url);
+ * GW_NO_MEMORY. t is released by the caller in every case, after the transfer has ended and before
+ * the handle is used again
+ */
+int cache_upstream_setup(struct cache *c, void *easy, const char *url, const char *const *extra,
+                         size_t n_extra, int64_t deadline_ms, struct cache_transfer *t,
+                         struct gw_error *err) GW_MUST_CHECK;
+void cache_transfer_release(struct cache_transfer *t);
+/**
+ * Where a Location leads. Own origin: yes. Another one: https (or http, if the upstream itself is
+ * http), listed in redirect_hosts with its port, no user name. Its host is handed to the resolver.
+ * @param from  the URL that answered
+ * @param to    the absolute URL, NUL-terminated; own: it is on the upstream's origin
+ * @return GW_OK; GW_FORBIDDEN; GW_INVALID (no URL); GW_NO_MEMORY
+ */
+int cache_upstream_redirect(struct cache *c, const char *from, struct gw_str location,
+                            struct gw_buf *to, bool *own, struct gw_error *err) GW_MUST_CHECK;
+bool cache_is_redirect(int status); /* 301 302 303 307 308 */
+/* What a finished transfer means (CURLcode): GW_OK, GW_UNAVAILABLE, GW_TIMEOUT (only if the
+ * deadline passed; 0: none), GW_INVALID, GW_CANCELLED, GW_NO_MEMORY; err->sys is the CURLcode. */
+int cache_upstream_outcome(struct cache *c, int curl_code, const char *url, int64_t deadline_ms,
+                           struct gw_error *err);
+
+/* ---- blob.c ---- */
+bool cache_digest_valid(struct gw_str digest); /* 40 or 64 lower-case hex */
+/* blobs/aa/bb/<hex>. false: does not fit. digest is valid. */
+bool cache_blob_path(const struct cache *c, struct gw_str digest, char *out, size_t cap);
+/* tmp/<hex>.<slot>.<generation>.<n>, unique in this cache */
+bool cache_temp_path(struct cache *c, struct gw_str digest, char *out, size_t cap);
+/* Job. Links a finished, verified, fdatasync'ed file in as a blob (mode 0440: see blob.c on what
+ * 0600 means) and syncs the folder. path stays for the caller to unlink. Held already: GW_OK.
+ * @return GW_OK; GW_IO */
+int cache_blob_publish(struct cache *c, struct gw_str digest, const char *path,
+                       struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- fill.c: the other half of the room ---- */
+int cache_fills_open(struct cache *c, struct gw_error *err)
+    GW_MUST_CHECK;                       /* everything above is open; starts the fetcher */
+void cache_fills_close(struct cache *c); /* joins it; c->fills may be NULL */
+
+#endif
