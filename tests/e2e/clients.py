@@ -1,0 +1,50 @@
+"""The real clients: huggingface_hub in its environments (see tests/venv), the hf command, curl."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping
+
+BUILD = Path(os.environ.get("BUILD") or Path(__file__).resolve().parents[2] / "build").absolute()
+HF = {"hf0362": BUILD / "venv-hf0362", "hf240": BUILD / "venv-hf240", "hf240-noxet": BUILD / "venv-hf240-noxet"}
+
+
+@dataclass
+class Run:
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The last line of the output, as JSON."""
+        return json.loads(self.out.strip().splitlines()[-1])
+
+    @property
+    def text(self) -> str:
+        return self.out + self.err
+
+
+def run(command: list[str], env: Mapping[str, str] | None = None, timeout: float = 120, cwd: Path | None = None) -> Run:
+    """Run to the end; subprocess.TimeoutExpired (and the process is gone) when it takes longer."""
+    done = subprocess.run(command, env=None if env is None else dict(env), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          timeout=timeout, cwd=cwd)
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+def python(client: str, code: str, env: Mapping[str, str], *arguments: str, timeout: float = 120) -> Run:
+    """Run Python code with a version of huggingface_hub: hf0362, hf240 or hf240-noxet."""
+    return run([str(HF[client] / "bin" / "python"), "-c", code, *arguments], env, timeout)
+
+
+def hf(client: str, env: Mapping[str, str], *arguments: str, timeout: float = 120) -> Run:
+    """The hf command of that version."""
+    return run([str(HF[client] / "bin" / "hf"), *arguments], env, timeout)
+
+
+def curl(*arguments: str, timeout: float = 120) -> Run:
+    return run(["curl", "-q", "-sS", "--noproxy", "*", *arguments], None, timeout)
