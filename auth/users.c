@@ -314,7 +314,10 @@ int auth_users_login(const struct auth_users *u, struct gw_str user, struct gw_s
     if (!gw_scrypt(password, s->salt, s->log2_n, hash)) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for scrypt");
     }
+    /* HMAC pads its key with NULs, so "pw" and "pw\0" have one hash: the grammar tells them apart
+     */
     bool right = gw_equal_secret(hash, s->hash, sizeof(hash));
+    right = auth_password_check(password, NULL) == GW_OK && right;
     gw_wipe(hash, sizeof(hash));
     if (!right || e == NULL || e->disabled) {
         return gw_fail(err, GW_UNAUTHENTICATED, 0, "wrong user name or password");
