@@ -135,39 +135,62 @@ bool gw_str_u64(struct gw_str s, uint64_t *out)
     return true;
 }
 
+size_t gw_utf8_char(struct gw_str s)
+{
+    const unsigned char *p = (const unsigned char *)s.p;
+    unsigned char lo = 0x80, hi = 0xbf;
+    size_t n;
+
+    if (s.n == 0) {
+        return 0;
+    }
+    /* RFC 3629 section 4: only the second byte's range depends on the first */
+    if (p[0] < 0x80) {
+        return 1;
+    } else if (p[0] >= 0xc2 && p[0] <= 0xdf) {
+        n = 2;
+    } else if (p[0] >= 0xe0 && p[0] <= 0xef) {
+        n = 3;
+        lo = p[0] == 0xe0 ? 0xa0 : lo;
+        hi = p[0] == 0xed ? 0x9f : hi;
+    } else if (p[0] >= 0xf0 && p[0] <= 0xf4) {
+        n = 4;
+        lo = p[0] == 0xf0 ? 0x90 : lo;
+        hi = p[0] == 0xf4 ? 0x8f : hi;
+    } else {
+        return 0;
+    }
+    if (s.n < n || p[1] < lo || p[1] > hi) {
+        return 0;
+    }
+    for (size_t i = 2; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80) {
+            return 0;
+        }
+    }
+    return n;
+}
+
 bool gw_utf8_valid(struct gw_str s)
 {
-    const unsigned char *p = (const unsigned char *)s.p, *end = p + s.n;
+    while (s.n != 0) {
+        uint64_t eight;
+        size_t n;
 
-    while (p != end) {
-        unsigned char c = *p++, lo = 0x80, hi = 0xbf;
-        int tail;
-
-        if (c < 0x80) {
-            continue;
-        }
-        /* RFC 3629 section 4: only the second byte's range depends on the first */
-        if (c >= 0xc2 && c <= 0xdf) {
-            tail = 1;
-        } else if (c >= 0xe0 && c <= 0xef) {
-            tail = 2;
-            lo = c == 0xe0 ? 0xa0 : lo;
-            hi = c == 0xed ? 0x9f : hi;
-        } else if (c >= 0xf0 && c <= 0xf4) {
-            tail = 3;
-            lo = c == 0xf0 ? 0x90 : lo;
-            hi = c == 0xf4 ? 0x8f : hi;
-        } else {
-            return false;
-        }
-        if (end - p < tail || *p < lo || *p > hi) {
-            return false;
-        }
-        for (p++; tail > 1; tail--, p++) {
-            if ((*p & 0xc0) != 0x80) {
-                return false;
+        if (s.n >= sizeof(eight)) {
+            memcpy(&eight, s.p, sizeof(eight));
+            if ((eight & UINT64_C(0x8080808080808080)) == 0) {
+                s.p += sizeof(eight);
+                s.n -= sizeof(eight);
+                continue;
             }
         }
+        n = gw_utf8_char(s);
+        if (n == 0) {
+            return false;
+        }
+        s.p += n;
+        s.n -= n;
     }
     return true;
 }

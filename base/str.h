@@ -43,7 +43,8 @@ bool gw_str_split(struct gw_str *rest, char sep, struct gw_str *head);
 /* Whole string, decimal digits only, no sign, no overflow. */
 bool gw_str_u64(struct gw_str s, uint64_t *out);
 
-bool gw_utf8_valid(struct gw_str s); /* no overlong forms, no surrogates, <= U+10FFFF */
+bool gw_utf8_valid(struct gw_str s);   /* no overlong forms, no surrogates, <= U+10FFFF */
+size_t gw_utf8_char(struct gw_str s); /* bytes of the character at the front, 1 to 4; 0: none, or not UTF-8 */
 
 /* ---- a buffer with a ceiling. Failure is sticky: write freely, check `failed` (or gw_buf_ok) once at the end. ---- */
 struct gw_buf {
