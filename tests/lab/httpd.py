@@ -42,6 +42,7 @@ class Request:
     headers: list[tuple[str, str]]
     body: bytes = b""
     peer: str = ""
+    route: str = "other"                  # for counting, as far as the application got
 
     def __post_init__(self) -> None:
         self.path, _, self.query = self.target.partition("?")
@@ -161,7 +162,7 @@ class Faults:
         known = Fault.__dataclass_fields__
         unknown = [key for key in spec if key not in known or key in ("id", "seen", "applied")]
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r} of a fault; known: {', '.join(key for key in known if key not in ('id', 'seen', 'applied'))}")
+            raise ValueError(f"unknown key {unknown[0]!r} of a fault; known: {', '.join(known)}")
         fault = Fault(**spec)
         with self.lock:
             fault.id = next(self.ids)
@@ -410,7 +411,7 @@ class Connection:
         if bare:
             self.sock.sendall(data)
         elif blob is None or blob.data is not None:
-            body = answer.body if blob is None else blob.data[answer.start:answer.start + answer.length]
+            body = answer.body if blob is None else blob.read()[answer.start:answer.start + answer.length]
             body = flipped(body, answer.start, flips(fault, blob.size if blob else len(body)))[:stop]
             if fault.rate_bytes_per_s:
                 self.sock.sendall(data)

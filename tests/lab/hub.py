@@ -125,7 +125,7 @@ class HubServer:
         try:
             answer = self.route(request)
         except Refused as refused:
-            answer = json_answer({"error": refused.message}, refused.status, route=getattr(request, "route", "other"))
+            answer = json_answer({"error": refused.message}, refused.status, route=request.route)
             answer.set("X-Error-Code", refused.code)
             answer.set("X-Error-Message", refused.message)
             answer.set("X-Repo-Commit", refused.commit)
@@ -151,7 +151,7 @@ class HubServer:
         rest = segments[1:] if segments[0] in TYPES else segments
         for at in (1, 2):
             if len(rest) > at and rest[at] in ("resolve", "raw"):
-                setattr(request, "route", rest[at])
+                request.route = rest[at]
                 repo = self.find(request, kind, "/".join(rest[:at]), user)
                 revision, path = split_revision(rest[at + 1:])
                 return self.file(request, repo, revision, path, user, rest[at])
@@ -274,7 +274,7 @@ class HubServer:
 
     def api(self, request: Request, segments: list[str], user: str | None) -> Answer:
         first = segments[0] if segments else ""
-        setattr(request, "route", first)
+        request.route = first
         if first == "resolve-cache" and len(segments) > 4 and segments[1] in TYPES:
             repo = self.find(request, TYPES[segments[1]], "/".join(segments[2:4]), user)
             self.check_gate(repo, user)
@@ -306,7 +306,7 @@ class HubServer:
                 return self.listing(request, TYPES[first], user)
             width = 1 if len(rest) == 1 or rest[1] in SUBROUTES else 2
             sub = rest[width] if len(rest) > width else ""
-            setattr(request, "route", sub or "info")
+            request.route = sub or "info"
             repo = self.find(request, TYPES[first], "/".join(rest[:width]), user)
             return self.repo_api(request, repo, sub, rest[width + 1:], user)
         raise Refused(404, None, "Sorry, we can't find the page you are looking for.")

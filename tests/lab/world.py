@@ -57,16 +57,19 @@ class World:
     def __init__(self, folder: Path | None = None, *, workers: int = 1, people: str = "ldap", hub: HubProcess | None = None,
                  slapd: Slapd | None = None, upstream: str | None = None, settings: Mapping[str, Any] | None = None,
                  policy: str | dict | None = None, private: Mapping[str, Any] | None = None, tls: bool = False,
-                 hub_options: Iterable[str] = (), roles: Iterable[str] = ROLES, main_extra: str = "", http_extra: str = "",
+                 upstream_tls: bool = False, hub_options: Iterable[str] = (), roles: Iterable[str] = ROLES, main_extra: str = "", http_extra: str = "",
                  server_extra: str = "") -> None:
         """`hub`, `slapd`: running ones to be shared.  `upstream`: any other hub in place of the lab's.
         `settings`: dotted keys of hubgate.yaml.  `policy`: text, or data (see sample_policy).
+        `tls`: the gateway listens with TLS too (.tls_url).  `upstream_tls`: the Hub does (a Hub of its own, then).
         `private`: {"acme/name": folder, or files as in repos.py}; by default acme/llm.  `roles`: who gets a token."""
         self.made_folder = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="hubgate-lab-")).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         self.people, self.roles, self.upstream = people, list(roles), upstream
+        if upstream_tls:
+            hub = None
         self.own_hub, self.own_slapd = hub is None and upstream is None, slapd is None and people == "ldap"
         self.hub, self.slapd, self.settings, self.policy = hub, slapd, dict(settings or {}), policy
         self.private = {f"{ORG}/llm": private_model()} if private is None else dict(private)
@@ -76,7 +79,9 @@ class World:
         (self.folder / "secrets").mkdir(exist_ok=True, mode=0o700)
         self.ca = slapd.ca if slapd else CA(self.folder / "tls")
         if self.own_hub:
-            self.hub = HubProcess(self.folder / "hub", hub_options, token="hf_" + secrets.token_hex(20))
+            cert = self.ca.cert("hub") if upstream_tls else None
+            more = ["--cert", str(cert.cert), "--key", str(cert.key)] if cert else []
+            self.hub = HubProcess(self.folder / "hub", [*more, *hub_options], "hf_" + secrets.token_hex(20), self.ca.file if cert else None)
         self.nginx = Nginx(self.folder, workers, self.ca.cert("nginx") if tls else None, main_extra, http_extra, server_extra)
         self.url, self.tls_url = self.nginx.url, self.nginx.tls_url
         self.logs = LogCheck(self)
@@ -148,11 +153,17 @@ class World:
         """hubgate.yaml as data."""
         n = self.nginx
         upstream: dict[str, Any] = {"url": self.upstream}
-        if self.upstream is None:
+        if self.upstream is not None:
+            host = str(urlsplit(self.upstream).hostname)
+            if host == "localhost" or host.startswith("127."):      # a stand-in: its large files may be on another port or loopback address
+                upstream["redirect_hosts"] = sorted({host, "localhost", "127.0.0.1", "127.0.0.2", "127.0.0.3"})
+        else:
             assert self.hub
             upstream = {"url": self.hub.url, "redirect_hosts": [urlsplit(self.hub.cdn_url).netloc]}
             if self.hub.token:
                 upstream["token_file"] = str(self.secret_file("upstream-token", self.hub.token))
+            if self.hub.ca_file:
+                upstream["ca_file"] = str(self.hub.ca_file)
         config: dict[str, Any] = {
             "public_urls": [n.url] + ([n.tls_url] if n.tls_url else []), "data": str(n.data), "cache": {"dir": str(n.cache)},
             "upstream": upstream, "policy_dir": str(n.policy_dir), "audit_file": str(n.audit_log)}
@@ -163,7 +174,7 @@ class World:
             config["ldap"] = [{
                 "name": "lab", "urls": [self.slapd.url], "bind_dn": SERVICE,
                 "bind_password_file": str(self.secret_file("ldap-service", self.slapd.service_password)), "user_base": PEOPLE,
-                "user_filter": "(&(uid=${user})(employeeType=active))", "name_attr": "uid", "id_attr": "entryUUID", "groups": {"mode": "memberof"}}]
+                "user_filter": "(&(uid=${user})(employeeType=active))", "name_attr": "uid", "id_attr": "entryUUID", "groups": "memberof"}]
         for key, value in self.settings.items():
             put(config, key, value)
         return config
