@@ -6,6 +6,7 @@ application only ever says the right thing.
 
 from __future__ import annotations
 
+import base64
 import itertools
 import json
 import os
@@ -134,6 +135,7 @@ class Fault:
     headers: dict[str, str | None] = field(default_factory=dict)    # set, or (null) left out, in whatever is answered
     header_bytes: int = 0                 # so many bytes of further headers
     body: str | None = None               # this body in place of the true one
+    body_base64: str | None = None        # ... when it is no text
     id: int = 0
     seen: int = 0
     applied: int = 0
@@ -529,6 +531,8 @@ def spoil(request: Request, answer: Answer, fault: Fault) -> None:
                 answer.set(name, f'"{new}"')
     if fault.body is not None:
         answer.body, answer.blob = fault.body.encode(), None
+    if fault.body_base64 is not None:
+        answer.body, answer.blob = base64.b64decode(fault.body_base64), None
     for name, value in fault.headers.items():
         answer.set(name, value)
 
