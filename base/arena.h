@@ -2,7 +2,9 @@
 /*
  * base/arena.h - memory that lives and dies with one request, job or snapshot.
  *
- * Chunks of 4 KiB (larger when asked for more), a ceiling given at init, NULL when it is reached. One thread at a time.
+ * Chunks of 4 KiB (larger when asked for more), a ceiling given at init, NULL when it is reached.
+ * The ceiling counts what is handed out, each piece rounded up to the alignment. One thread at a
+ * time.
  */
 #ifndef BASE_ARENA_H
 #define BASE_ARENA_H
@@ -20,11 +22,18 @@ struct gw_arena {
 };
 
 void gw_arena_init(struct gw_arena *a, size_t max_bytes);
-void gw_arena_keep_secret(struct gw_arena *a);            /* its memory is cleansed when released */
-void *gw_arena_alloc(struct gw_arena *a, size_t n);       /* zeroed, aligned for any type; NULL: ceiling or no memory */
-struct gw_str gw_arena_dup(struct gw_arena *a, struct gw_str s); /* NUL-terminated copy; p == NULL on failure, also for "" never */
-struct gw_str gw_arena_printf(struct gw_arena *a, const char *fmt, ...) GW_PRINTF(2, 3); /* p == NULL on failure */
-const char *gw_arena_cstr(struct gw_arena *a, struct gw_str s);  /* copy as a C string; NULL on failure or if s holds a NUL */
-void gw_arena_release(struct gw_arena *a); /* everything; a may be used again. Zeroed memory is fine */
+void gw_arena_keep_secret(struct gw_arena *a); /* its memory is cleansed when released */
+
+/* Zeroed, aligned for any type; NULL: the ceiling, or no memory. */
+void *gw_arena_alloc(struct gw_arena *a, size_t n);
+/* A NUL-terminated copy; p == NULL on failure and never otherwise, also for "". */
+struct gw_str gw_arena_dup(struct gw_arena *a, struct gw_str s);
+/* The same of formatted text. */
+struct gw_str gw_arena_printf(struct gw_arena *a, const char *fmt, ...) GW_PRINTF(2, 3);
+/* A copy as a C string; NULL on failure or if s holds a NUL. */
+const char *gw_arena_cstr(struct gw_arena *a, struct gw_str s);
+
+/* Everything; a may be used again. Zeroed memory is fine. */
+void gw_arena_release(struct gw_arena *a);
 
 #endif

@@ -2,8 +2,9 @@
 /*
  * base/error.h - how a function fails: a status that callers branch on, and one line for people.
  *
- * A function either succeeds, or fills the caller's gw_error and changes nothing. Who returns an error does not log
- * it; who swallows it does. The struct is a value, so it crosses from a job thread to the event loop.
+ * A function either succeeds, or fills the caller's gw_error and changes nothing. Who returns an
+ * error does not log it; who swallows it does. The struct is a value, so it crosses from a job
+ * thread to the event loop.
  */
 #ifndef BASE_ERROR_H
 #define BASE_ERROR_H
@@ -26,7 +27,7 @@ enum gw_status {
     GW_TIMEOUT = -10,        /* the one deadline passed */
     GW_CANCELLED = -11,      /* the process is leaving */
     GW_NO_MEMORY = -12,
-    GW_IO = -13,             /* disk: errno is in sys */
+    GW_IO = -13, /* disk: errno is in sys */
 };
 
 /* The caller's; copied freely, never freed. text is one line without any secret. */
@@ -36,10 +37,12 @@ struct gw_error {
     char text[240];
 };
 
-/* Records the failure and returns s. err may be NULL. Text longer than the field is cut. */
+/* Records the failure and returns s. err may be NULL. Text longer than the field is cut, control
+ * bytes become '?'; an argument may be err->text itself. */
 int gw_fail(struct gw_error *err, enum gw_status s, int sys, const char *fmt, ...) GW_PRINTF(4, 5);
 
-/* Puts "prefix: " before the text that is already there; returns err->status (GW_IO if err is NULL). */
+/* Puts "prefix: " before the text that is already there; returns err->status (GW_IO if err is
+ * NULL). */
 int gw_fail_prefix(struct gw_error *err, const char *fmt, ...) GW_PRINTF(2, 3);
 
 /* "GW_TIMEOUT" and so on: for logs and tests. */

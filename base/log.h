@@ -2,8 +2,9 @@
 /*
  * base/log.h - lines that have no caller to return to.
  *
- * Handed in at *_open. Sinks: ngx_log_error in ngx_module/, a list in unit tests, stderr in the command.
- * write may be called from any thread and must not block for long. A line is one line and holds no secret.
+ * Handed in at *_open. Sinks: ngx_log_error in ngx_module/, a list in unit tests, stderr in the
+ * command. write may be called from any thread and must not block for long. A line is one line and
+ * holds no secret.
  */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
@@ -20,6 +21,7 @@ struct gw_log {
 };
 
 /* Control bytes in the result become '?', so a line stays a line. At most 1,024 bytes. */
-void gw_log_write(const struct gw_log *log, enum gw_log_level level, const char *fmt, ...) GW_PRINTF(3, 4);
+void gw_log_write(const struct gw_log *log, enum gw_log_level level, const char *fmt, ...)
+    GW_PRINTF(3, 4);
 
 #endif

@@ -2,8 +2,11 @@
 /*
  * base/yaml.h - a strict subset of YAML as a tree that knows its positions (libyaml events inside).
  *
- * Refused with FILE:LINE:COLUMN: anchors, aliases, tags, merge keys, duplicate keys, several documents, tabs as
- * indentation, NUL, invalid UTF-8, depth over 16. Every scalar is a string (no "no" = false; auth-policy: YAML 1.1 traps).
+ * Refused with FILE:LINE:COLUMN: anchors, aliases, tags, directives, merge keys, duplicate keys,
+ * keys that are empty or no scalar, several documents, tabs as indentation, NUL (also escaped),
+ * invalid UTF-8, line ends that editors do not show (a lone CR, U+0085, U+2028, U+2029), depth
+ * over 16. Columns count characters. Every scalar is a string (no "no" = false; auth-policy:
+ * YAML 1.1 traps).
  */
 #ifndef BASE_YAML_H
 #define BASE_YAML_H
@@ -29,15 +32,22 @@ struct gw_yaml {
 
 /* @param name  for messages, as the user knows the file
  * @param out   the root (a map for an empty document), lives in the arena
- * @return GW_OK; GW_INVALID, text "NAME:LINE:COLUMN: what is wrong"; GW_TOO_LARGE (arena); GW_NO_MEMORY */
-int gw_yaml_parse(struct gw_yaml **out, struct gw_str name, struct gw_str text, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+ * @return GW_OK; GW_INVALID, text "NAME:LINE:COLUMN: what is wrong"; GW_TOO_LARGE (arena: its
+ * ceiling, or no memory for it); GW_NO_MEMORY. After a failure the arena holds what was read so
+ * far. */
+int gw_yaml_parse(struct gw_yaml **out, struct gw_str name, struct gw_str text, struct gw_arena *a,
+                  struct gw_error *err) GW_MUST_CHECK;
 
-const struct gw_yaml *gw_yaml_get(const struct gw_yaml *map, const char *key); /* NULL: absent, or not a map */
+/* NULL: absent, or not a map. */
+const struct gw_yaml *gw_yaml_get(const struct gw_yaml *map, const char *key);
 
-/* GW_INVALID with "NAME:LINE:COLUMN: text" at the node (at its key if at_key). */
-int gw_yaml_fail(struct gw_error *err, struct gw_str name, const struct gw_yaml *at, bool at_key, const char *fmt, ...) GW_PRINTF(5, 6);
+/* GW_INVALID with "NAME:LINE:COLUMN: text" at the node (at its key if at_key); at == NULL: "NAME:
+ * text". Of a name over 80 bytes the end is shown. */
+int gw_yaml_fail(struct gw_error *err, struct gw_str name, const struct gw_yaml *at, bool at_key,
+                 const char *fmt, ...) GW_PRINTF(5, 6);
 
-/* The nearest of n words to a misspelt one, for "did you mean"; NULL: none is near. Levenshtein <= 2. */
+/* The nearest of n words to a misspelt one, for "did you mean"; NULL: none is near. Levenshtein <=
+ * 2 and less than the word's length; of equals the first. */
 const char *gw_nearest(struct gw_str word, const char *const *words, size_t n);
 
 #endif
