@@ -195,6 +195,10 @@ int auth_ldap_refresh(const struct auth_ldap *d, const struct auth_subject *old,
                       auth_address_of address, void *ctx, int64_t deadline_ms, struct gw_arena *a,
                       struct auth_subject *out, struct gw_error *err) GW_MUST_CHECK;
 
+/* err->sys of auth_ldap_login's GW_UNAUTHENTICATED when a clean search found nobody: the corridor may ask the next directory.
+ * The person never sees the difference. */
+#define AUTH_NO_SUCH_USER 32
+
 /* For `hubgate check`: connects, TLS, service bind, base readable. One line for people into report.
  */
 int auth_ldap_probe(const struct auth_ldap *d, auth_address_of address, void *ctx,
