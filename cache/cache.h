@@ -31,31 +31,35 @@
     (1u << 20) /* a blob up to this is one job: fetched, verified, linked, then served */
 #define CACHE_DIGEST_MAX 64u
 #define CACHE_SLOTS 64u
+#define CACHE_NAME_MAX 16384u       /* bytes of a record's name */
+#define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
 #define CACHE_SHARED_VERSION 1u
 struct cache_slot {
-    _Atomic uint32_t generation; /* goes up at every claim; with the slot number it names an owner,
-                                    never a bare pid */
-    _Atomic int32_t pid;         /* 0: free */
-    _Atomic int32_t eventfd; /* made once, before the first fork, so that old and new cycles share
-                                it; -1: none */
+    /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
+    _Atomic uint32_t generation;
+    _Atomic int32_t pid; /* 0: free */
+    /* Made once, before the first fork, so that old and new cycles share it; -1: none. */
+    _Atomic int32_t eventfd;
     _Atomic uint32_t wake_pending; /* a wake is on its way: saves writes */
-    _Atomic uint32_t in_index; /* threads inside LMDB: a worker that died with it set damaged pages,
-                                  or met them */
-    _Atomic uint64_t
-        started; /* of pid, from /proc: a pid that came back is another process; 0: not known */
+    /* Threads inside LMDB: a worker that died with it set damaged pages, or met them. */
+    _Atomic uint32_t in_index;
+    /* Start time of pid: a pid that came back is another process; 0: not known. */
+    _Atomic uint64_t started;
+    uint8_t pad[32]; /* a cache line each */
 };
 struct cache_counters {
     _Atomic uint64_t hits, fills, misses, upstream_calls, upstream_bytes, blob_bytes_filled,
-        integrity_failures, index_resets, fills_adopted;
+        integrity_failures, index_resets, fills_adopted, maps_dropped;
 };
 struct cache_shared {
     uint32_t version;
-    _Atomic uint32_t index_epoch; /* goes up when the index is set aside: all reopen */
-    _Atomic uint32_t
-        index_suspect; /* somebody died inside it: the next one who opens or ticks sets it aside */
+    _Atomic uint32_t index_epoch;     /* goes up when the index is set aside: all reopen */
+    _Atomic uint32_t index_suspect;   /* somebody died in it or met damage: it is set aside next */
     _Atomic int64_t index_checked_ms; /* monotonic: the once-a-second work of one worker */
+    _Atomic uint32_t fills_orphaned;  /* goes up when a fill is given back: somebody looks */
+    _Atomic uint64_t zone; /* random: names this memory, of this master, in maps; 0: not yet */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;
 };
@@ -206,7 +210,8 @@ struct cache_source { /* where the bytes come from; kept in the map, so that who
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
                       uint64_t size, struct gw_error *err) GW_MUST_CHECK;
 /* Job. Makes part and map (space is checked first); somebody else's live one is GW_OK. @return
- * GW_OK; GW_IO (errno ENOSPC); GW_INVALID */
+ * GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour);
+ * GW_UNAVAILABLE (being fetched with another size) */
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
 /**
