@@ -94,9 +94,11 @@ int cache_upstream_url(struct cache *c, struct gw_str target, struct gw_buf *out
 /* Is this URL on the upstream's own origin (scheme, host, port)? Only there the token goes. */
 bool cache_upstream_own(struct cache *c, const char *url);
 
-struct cache_transfer { /* what one request on an easy handle needs to live as long as it; zeroed
-                           before the first use */
+/* What one request on an easy handle needs to live as long as it, at a place that does not move;
+ * zeroed before the first use. */
+struct cache_transfer {
     void *headers, *resolve; /* struct curl_slist * */
+    char reason[256];        /* curl's own words for a failure */
 };
 /**
  * Everything that is the same for every request, on an easy handle fresh from curl_easy_init or
@@ -126,8 +128,15 @@ int cache_upstream_redirect(struct cache *c, const char *from, struct gw_str loc
 bool cache_is_redirect(int status); /* 301 302 303 307 308 */
 /* What a finished transfer means (CURLcode): GW_OK, GW_UNAVAILABLE, GW_TIMEOUT (only if the
  * deadline passed; 0: none), GW_INVALID, GW_CANCELLED, GW_NO_MEMORY; err->sys is the CURLcode. */
-int cache_upstream_outcome(struct cache *c, int curl_code, const char *url, int64_t deadline_ms,
+int cache_upstream_outcome(struct cache *c, int curl_code, const char *url,
+                           const struct cache_transfer *t, int64_t deadline_ms,
                            struct gw_error *err);
+/* cache_upstream_call, and whether the last hop was on the upstream's own origin: a 403 of another
+ * host is an expired signature, not a refusal. */
+int cache_upstream_call_from(struct cache *c, const struct cache_call *call,
+                             int (*sink)(void *ctx, struct gw_str bytes), void *ctx,
+                             struct cache_reply *out, bool *own, struct gw_arena *a,
+                             struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- blob.c ---- */
 bool cache_digest_valid(struct gw_str digest); /* 40 or 64 lower-case hex */
