@@ -109,6 +109,8 @@ struct policy_counts {
     size_t rules, groups, services, private_namespaces, tests;
 };
 struct policy_counts policy_count(const struct policy *p);
+/* i-th private namespace if it is a plain name, "" if it is a glob; p == NULL: no more. */
+struct gw_str policy_private_namespace(const struct policy *p, size_t i);
 /* i-th declared directory group (its DN or account-file name), for `hubgate check` to resolve; p == NULL: no more. */
 struct gw_str policy_group_source(const struct policy *p, size_t i);
 

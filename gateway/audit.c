@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * audit.c - one JSON line per request, collected on the loop and written in chunks by a job. The file is opened for
+ * each chunk, so any rotation works. Never a secret: a token is its public id.
+ */
+#include "gateway/internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#define AUDIT_CHUNK (64u << 10)
+#define AUDIT_AGE_MS 1000
+
+static void
+put_text(struct gw_buf *out, const char *key, struct gw_str value, size_t max)
+{
+    gw_json_put_key(out, key);
+    gw_json_put_string(out, gw_str_sub(value, 0, max));
+}
+
+static void
+put_number(struct gw_buf *out, const char *key, long long value)
+{
+    gw_json_put_key(out, key);
+    gw_buf_addf(out, "%lld", value);
+}
+
+static void
+put_subject(struct gw_buf *out, const struct gateway_state *st)
+{
+    static const char *const kinds[] = { "anonymous", "user", "service" };
+    const struct gateway_identity *who = &st->who;
+
+    gw_json_put_key(out, "subject");
+    gw_buf_add_char(out, '{');
+    put_text(out, "kind", gw_str_c(kinds[who->subject.kind]), 16);
+    if (who->subject.kind != POLICY_ANONYMOUS) {
+        put_text(out, "id", who->subject_id, 128);
+        put_text(out, "name", who->subject.name, 128);
+        put_text(out, "realm", who->realm, 64);
+        put_number(out, "groups", (long long)who->subject.n_groups);
+    }
+    if (who->token_id[0])
+        put_text(out, "token", gw_str_c(who->token_id), 16);
+    gw_buf_add_char(out, '}');
+}
+
+static void
+put_resource(struct gw_buf *out, const struct gateway_state *st)
+{
+    const struct policy_object *o = &st->object;
+
+    if (!st->decided)
+        return;
+    gw_json_put_key(out, "resource");
+    gw_buf_add_char(out, '{');
+    put_text(out, "hub", st->private_repo ? GW_STR("private") : GW_STR("public"), 16);
+    put_text(out, "type", o->type, 16);
+    gw_json_put_key(out, "repo");
+    struct gw_buf repo;
+    gw_buf_init(&repo, 512);
+    if (!gw_str_eq_c(o->ns, "_"))
+        gw_buf_addf(&repo, GW_STR_FMT "/", GW_STR_ARG(o->ns));
+    gw_buf_add(&repo, o->name);
+    gw_json_put_string(out, gw_buf_str(&repo));
+    gw_buf_release(&repo);
+    put_text(out, "revision", o->revision, HUB_REVISION_MAX);
+    if (o->commit.n)
+        put_text(out, "commit", o->commit, 40);
+    if (st->target.path.n)
+        put_text(out, "path", st->target.path, 1024);
+    if (st->digest.n)
+        put_text(out, "digest", st->digest, 64);
+    gw_buf_add_char(out, '}');
+}
+
+static void
+put_policy(struct gw_buf *out, const struct gateway_state *st)
+{
+    if (!st->decided)
+        return;
+    gw_json_put_key(out, "policy");
+    gw_buf_add_char(out, '{');
+    put_text(out, "result", st->allowed ? GW_STR("allow") : GW_STR("deny"), 8);
+    put_text(out, "rule", policy_rule_id(st->rule), 128);
+    gw_buf_add_char(out, '}');
+}
+
+void
+audit_record(struct gateway *gw, const struct gateway_request *req, int status, uint64_t bytes_sent, bool complete)
+{
+    static const char *const came[] = { "hit", "stale", "miss", "fill" };
+    const struct gateway_state *st = req->state;
+    struct gw_buf *out = &gw->audit.lines;
+    char iso[GW_ISO_LEN + 1];
+    size_t before = out->n;
+
+    if (gw->config->audit_file == NULL || gw->command)
+        return;
+    gw_iso_format(iso, st->started_ms);
+    gw_buf_addf(out, "{\"v\":1,\"time\":\"%s\"", iso);
+    put_text(out, "request", req->id, 64);
+    put_text(out, "event", gw_str_c(st->parse_status == GW_OK ? hub_route_name(st->target.route) : "unknown"), 32);
+    put_text(out, "method", req->method, 16);
+    put_number(out, "status", status);
+    if (st->why != NULL)
+        put_text(out, "refused", gw_str_c(st->why), 32);
+    put_subject(out, st);
+    put_resource(out, st);
+    put_policy(out, st);
+    put_number(out, "bytes", (long long)bytes_sent);
+    gw_json_put_key(out, "complete");
+    gw_buf_add_c(out, complete ? "true" : "false");
+    put_text(out, "cache", gw_str_c(came[st->came]), 8);
+    put_text(out, "ip", req->peer_ip, 64);
+    put_text(out, "agent", req->user_agent, 256);
+    put_number(out, "ms", (long long)(gw_mono_ms() - st->started_mono_ms));
+    if (gw->audit.dropped) {
+        put_number(out, "dropped_before", (long long)gw->audit.dropped);
+        gw->audit.dropped = 0;
+    }
+    gw_buf_add_c(out, "}\n");
+    if (out->failed) { /* the sink is stuck and the buffer is full: the whole chunk is lost and counted */
+        gw_buf_reset(out);
+        gw->audit.dropped++;
+        return;
+    }
+    if (before == 0)
+        gw->audit.oldest_ms = gw_mono_ms();
+    if (out->n >= AUDIT_CHUNK)
+        audit_tick(gw, false);
+}
+
+static int
+append(const char *path, struct gw_str lines, struct gw_error *err)
+{
+    int rc, fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+
+    if (fd < 0)
+        return gw_fail(err, GW_IO, errno, "%s: %s", path, strerror(errno));
+    rc = gw_write_all(fd, lines.p, lines.n, err);
+    if (close(fd) != 0 && rc == GW_OK)
+        rc = gw_fail(err, GW_IO, errno, "%s: %s", path, strerror(errno));
+    return rc;
+}
+
+int
+job_audit(struct gateway_job *job)
+{
+    return append(job->gw->config->audit_file, job->arg, &job->result.err);
+}
+
+void
+audit_tick(struct gateway *gw, bool now)
+{
+    struct gw_buf *lines = &gw->audit.lines;
+    struct gw_want want = { .peer = GW_PEER_DISK, .key = GW_STR("audit"), .arg = gw_buf_str(lines) };
+    struct gw_error err;
+    struct gateway_job *job;
+
+    if (lines->n == 0 || gw->config->audit_file == NULL)
+        return;
+    if (now) {
+        if (append(gw->config->audit_file, want.arg, &err) != GW_OK)
+            gw_log_write(&gw->log, GW_LOG_ERROR, "audit: %s", err.text);
+        gw_buf_reset(lines);
+        return;
+    }
+    if (gw->leaving) /* no job starts any more: gateway_close writes the rest */
+        return;
+    if (lines->n < AUDIT_CHUNK && gw_mono_ms() - gw->audit.oldest_ms < AUDIT_AGE_MS)
+        return;
+    for (job = gw->lanes[GW_PEER_DISK].jobs; job != NULL; job = job->next)
+        if (gw_str_eq_c(job->key, "audit"))
+            return; /* one at a time: lines keep their order */
+    if (wants_open(gw, GW_PEER_DISK))
+        return;
+    wants_background(gw, &want);
+    gw_buf_reset(lines);
+}

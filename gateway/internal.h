@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* gateway/internal.h - what the files of the corridor share. */
+#ifndef GATEWAY_INTERNAL_H
+#define GATEWAY_INTERNAL_H
+
+#include "auth/auth.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/sha.h"
+#include "cache/cache.h"
+#include "config/config.h"
+#include "gateway/gateway.h"
+#include "hub/hub.h"
+#include "policy/policy.h"
+#include "repo/repo.h"
+
+#define GATEWAY_FIELDS_MAX 10u
+#define GATEWAY_DOCUMENT_MAX (64u << 20)   /* bytes of one document of upstream, as we keep it */
+#define GATEWAY_RECORD_AGE_MS 30000        /* token and subject entries are read from data/ again after this */
+#define GATEWAY_PRIVATE_TTL_MS 2000        /* refs of private repos likewise: another node may have moved them */
+#define GATEWAY_NEGATIVE_TTL_MS 30000      /* at most: "no such repo" of upstream */
+#define GATEWAY_UPSTREAM_MS 20000          /* one document or small blob */
+
+struct gateway_snapshot {
+    struct config *config;
+    struct policy *policy;
+    struct auth_ldap *ldap; /* config->n_ldap of them */
+    struct gw_str upstream_token;
+    struct gw_arena secrets;
+};
+
+struct gateway_shared {
+    uint32_t version;
+    struct cache_shared cache;
+};
+
+/* ---- identity as the index holds it (identity.c) ---- */
+struct gateway_identity {
+    struct policy_subject subject;  /* borrows from the arena of the request */
+    struct gw_str subject_id, realm, display, email;
+    char token_id[AUTH_TOKEN_ID_LEN + 1]; /* "": no token */
+    struct gw_str token_name;
+    enum policy_role role;          /* POLICY_ROLE_NONE: no cut (a password, or nobody) */
+    int64_t token_created_ms;
+    bool stale;                     /* the directory is down: groups are the last known ones */
+};
+
+/* ---- jobs and their waiters (wants.c) ---- */
+struct gateway_result {
+    struct gw_str key;
+    int status;
+    struct gw_error err;
+    struct gw_str text; /* what may only go to those who waited: a verdict's subject, a new token */
+};
+
+struct gateway_waiter {
+    struct gateway_waiter *next, **link; /* link: NULL when not parked */
+    struct gateway_request *req;
+};
+
+struct gateway_job {
+    struct gateway *gw;
+    struct gateway_job *next; /* in the list of its peer: under way or queued */
+    enum gw_peer peer;
+    struct gw_str key, arg;
+    struct gw_str fields[GATEWAY_FIELDS_MAX]; /* key, split at '\n'; fields[0] is the verb */
+    size_t n_fields;
+    struct gw_arena arena;    /* the job's; wiped */
+    int64_t deadline_ms;
+    bool running;
+    struct gateway_waiter *waiters;
+    struct gateway_result result;
+};
+
+struct gateway_breaker {
+    unsigned failures;    /* in a row */
+    int64_t open_until_ms; /* monotonic; 0: closed */
+    bool probing;
+    struct gw_error last;
+};
+
+struct gateway_lane { /* one per peer */
+    struct gateway_job *jobs; /* running and queued, oldest first */
+    size_t running, cap;
+    struct gateway_breaker breaker;
+};
+
+struct gateway_audit {
+    struct gw_buf lines;       /* loop */
+    int64_t oldest_ms;
+    bool writing;
+    uint64_t dropped;
+};
+
+struct gateway {
+    const struct gateway_snapshot *snapshot;
+    const struct config *config;
+    const struct policy *policy;
+    struct gateway_shared *shared;
+    struct cache *cache;
+    unsigned slot;
+    struct gw_log log;
+    bool command, leaving;
+    bool (*post)(void *ctx, struct gateway_job *job);
+    void *ctx;
+    char key[32];          /* data/key: MAC of token and subject files */
+    char boot_key[32];     /* of this process: MAC of credentials in keys of wants */
+    struct gateway_lane lanes[GW_PEER_COUNT];
+    struct gateway_audit audit;
+    uint64_t mints;
+};
+
+/* Where an answer came from, best first; the worst step of a request counts. */
+enum gateway_came { CAME_HIT, CAME_STALE, CAME_MISS, CAME_FILL };
+
+struct gateway_state {
+    struct gw_arena arena;         /* secret: credentials live here */
+    struct hub_target target;
+    int parse_status;
+    struct gw_error parse_error;
+    int64_t started_ms, started_mono_ms, deadline_ms;
+    bool expired, no_memory;
+    unsigned n_wants;
+    struct gateway_result results[GATEWAY_WANTS_MAX];
+    size_t n_results;
+    struct gateway_waiter waiter;
+    struct cache_reader *reader;
+    uint64_t part_end, part_first;
+    /* of the last step, for headers and the audit record */
+    struct gateway_identity who;
+    struct policy_object object;
+    const struct policy_rule *rule;
+    bool decided, allowed, private_repo;
+    enum gateway_came came;
+    int64_t age_ms;                /* -1: not from a record */
+    bool warn_stale;
+    struct gw_str commit, digest;
+    const char *why;               /* a refusal's name */
+    int status;
+};
+
+/* wants.c */
+int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want) GW_MUST_CHECK; /* GW_AGAIN, or the breaker's status: result attached */
+void wants_background(struct gateway *gw, const struct gw_want *want);
+void wants_unpark(struct gateway_request *req);
+struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */
+bool wants_open(const struct gateway *gw, enum gw_peer peer); /* the breaker refuses just now */
+
+/* facts.c: a fact of the index, or the want for it */
+enum fact_life { FACT_FOREVER, FACT_TTL, FACT_PRIVATE, FACT_RECORD };
+struct fact {
+    enum cache_kind kind;
+    struct gw_str name;
+    enum fact_life life;
+    struct gw_want want;
+};
+/* GW_OK: *out (of any status); GW_AGAIN: parked; else the job's failure, err filled */
+int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, struct cache_record *out, struct gw_error *err) GW_MUST_CHECK;
+/* Parks for a want whose answer is in no record (a verdict, a blob): GW_AGAIN, GW_OK (*result), or the failure */
+int fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want *want, struct gateway_result **result, struct gw_error *err) GW_MUST_CHECK;
+/* "a\nb\nc" in the arena; p == NULL: no memory. */
+struct gw_str fact_join(struct gw_arena *a, const struct gw_str *fields, size_t n);
+#define FACT_JOIN(arena, ...) \
+    fact_join(arena, (const struct gw_str[]){ __VA_ARGS__ }, sizeof((const struct gw_str[]){ __VA_ARGS__ }) / sizeof(struct gw_str))
+
+/* identity.c (loop), identity_jobs.c (jobs and the command) */
+int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
+int identity_login(struct gateway *gw, struct gateway_request *req, const struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
+int job_token(struct gateway_job *job);
+int job_subject(struct gateway_job *job);
+int job_login(struct gateway_job *job);
+int job_mint(struct gateway_job *job);
+int data_open(const char *data_dir, char key[32], struct gw_error *err) GW_MUST_CHECK;
+int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err) GW_MUST_CHECK;   /* file, then index */
+int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err) GW_MUST_CHECK;
+int identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+int identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject *out, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+int identity_users(struct gateway *gw, struct auth_users **out, struct gw_error *err) GW_MUST_CHECK;
+
+/* answer.c */
+void answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str value);
+#define ANSWER_HEADER(ans, name, value) answer_header(ans, GW_STR(name), value)
+int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, enum hub_reason why, struct gw_str detail, int retry_after_s);
+int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err); /* of a job */
+int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json);
+void answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+struct gw_str request_public_url(const struct gateway *gw, const struct gateway_request *req); /* p == NULL: a foreign Host */
+
+/* admit.c */
+int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action); /* GW_OK: go on; GW_FORBIDDEN: *ans is the refusal */
+enum policy_action admit_action(enum hub_action a);
+
+/* resolve.c */
+struct resolved {
+    struct hub_target target;  /* with the canonical namespace and name */
+    struct gw_str type, ns, name; /* canonical; ns may be empty */
+    struct gw_str commit;      /* 40 hex */
+    bool private;
+};
+int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, struct resolved *r) GW_MUST_CHECK; /* GW_OK; GW_AGAIN; GW_FORBIDDEN: *ans is a refusal */
+int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, struct gw_str path, struct hub_entry *e) GW_MUST_CHECK;
+int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct gw_str *paths, size_t n, struct hub_entry *entries, bool *found) GW_MUST_CHECK;
+
+/* documents.c: routes that answer JSON; serve.c: routes that answer bytes. GW_OK: *ans; GW_AGAIN */
+int document_info(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_other(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_auth_check(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct auth_credential *cred);
+int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+
+/* range.c */
+enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_UNSATISFIABLE };
+/* One range of RFC 9110; several, another unit or nonsense are RANGE_NONE (the whole answer is always allowed). [first, end) */
+enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end, bool *open);
+/* Does this client start anew on a 200 to a resumed download? (hf_hub 0.36.2 and >= 1.5 do, others append) */
+bool range_client_restarts(struct gw_str user_agent);
+
+/* jobs_public.c, jobs_private.c */
+int job_info(struct gateway_job *job);
+int job_tree(struct gateway_job *job);
+int job_whole_tree(struct gateway_job *job);
+int job_paths(struct gateway_job *job);
+int job_document(struct gateway_job *job);
+int job_blob(struct gateway_job *job);
+int job_part(struct gateway_job *job);
+int job_private_ref(struct gateway_job *job);
+int job_private_info(struct gateway_job *job);
+int job_private_tree(struct gateway_job *job);
+int job_private_paths(struct gateway_job *job);
+int job_private_refs(struct gateway_job *job);
+int job_private_commits(struct gateway_job *job);
+int job_private_blob(struct gateway_job *job);
+int job_fill(struct gateway_job *job);
+int job_audit(struct gateway_job *job);
+
+/* audit.c */
+void audit_record(struct gateway *gw, const struct gateway_request *req, int status, uint64_t bytes_sent, bool complete);
+void audit_tick(struct gateway *gw, bool now);
+
+/* A tree page in the index: next cursor (may be empty), then the JSON. */
+struct gw_str tree_page_encode(struct gw_arena *a, struct gw_str next, struct gw_str json);
+bool tree_page_decode(struct gw_str value, struct gw_str *next, struct gw_str *json);
+
+#endif

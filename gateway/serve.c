@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * serve.c - the bytes of a file: a whole blob (nginx sends it), a blob that is still filling (what is there, woken for
+ * more), or the pointer text of raw. Always 200 or 206 from this host, never a redirect (hub clients, docs/clients.md).
+ */
+#include "gateway/internal.h"
+
+#include <stdio.h>
+
+static struct gw_str
+digest_of(const struct hub_entry *e)
+{
+    return gw_str_c(e->lfs ? e->sha256 : e->oid);
+}
+
+static void
+file_headers(struct gateway_request *req, struct gateway_answer *ans, const struct hub_entry *e, struct gw_str etag)
+{
+    struct gateway_state *st = req->state;
+    struct gw_buf b;
+
+    ans->etag = gw_arena_printf(&st->arena, "\"" GW_STR_FMT "\"", GW_STR_ARG(etag));
+    ans->content_type = hub_content_type(e->path);
+    ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
+    if (e->lfs && st->target.route == HUB_RESOLVE) {
+        ANSWER_HEADER(ans, "X-Linked-ETag", ans->etag);
+        ANSWER_HEADER(ans, "X-Linked-Size", gw_arena_printf(&st->arena, "%llu", (unsigned long long)e->size));
+    }
+    gw_buf_init(&b, 3 * HUB_PATH_MAX + 256);
+    hub_put_content_disposition(&b, e->path);
+    ANSWER_HEADER(ans, "Content-Disposition", gw_arena_dup(&st->arena, gw_buf_str(&b)));
+    gw_buf_release(&b);
+}
+
+static int
+serve_memory(struct gateway_request *req, struct gateway_answer *ans, struct gw_str bytes)
+{
+    struct gateway_state *st = req->state;
+    uint64_t first, end;
+    bool open;
+
+    ans->status = 200;
+    ans->kind = GATEWAY_MEMORY;
+    ans->memory = bytes;
+    ans->size = bytes.n;
+    ans->ranges = bytes.n > 0;
+    if (bytes.n == 0 && range_parse(req->range, 0, &first, &end, &open) != RANGE_NONE) /* JS asks bytes=0-0 and wants the size */
+        ANSWER_HEADER(ans, "Content-Range", GW_STR("bytes */0"));
+    (void)st;
+    return GW_OK;
+}
+
+static int
+serve_range_error(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, uint64_t size, struct gw_str detail)
+{
+    answer_refuse(gw, req, ans, HUB_RANGE, detail, 0);
+    ANSWER_HEADER(ans, "Content-Range", gw_arena_printf(&req->state->arena, "bytes */%llu", (unsigned long long)size));
+    return GW_OK;
+}
+
+static struct gw_str
+upstream_target(struct gateway_request *req, const struct resolved *r, struct gw_str path)
+{
+    struct hub_target t = r->target;
+    struct gw_str out = { NULL, 0 };
+    struct gw_buf b;
+
+    t.route = HUB_RESOLVE;
+    t.path = path;
+    t.query = GW_STR("");
+    gw_buf_init(&b, 4 * HUB_TARGET_MAX);
+    hub_put_upstream_target(&b, &t, r->commit);
+    if (!b.failed)
+        out = gw_arena_dup(&req->state->arena, gw_buf_str(&b));
+    gw_buf_release(&b);
+    return out;
+}
+
+/* The want of the job that brings a blob whole: small ones from upstream, private ones of any size from data/. */
+static struct gw_want
+blob_want(struct gateway_request *req, const struct resolved *r, const struct hub_entry *e)
+{
+    struct gw_arena *a = &req->state->arena;
+    struct gw_str size = gw_arena_printf(a, "%llu", (unsigned long long)e->size);
+
+    if (r->private)
+        return (struct gw_want){ .peer = GW_PEER_REPO, .key = FACT_JOIN(a, GW_STR("pblob"), digest_of(e), r->type, r->ns, r->name), .arg = size };
+    return (struct gw_want){
+        .peer = GW_PEER_UPSTREAM, .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e)),
+        .arg = FACT_JOIN(a, size, upstream_target(req, r, e->path)),
+    };
+}
+
+static int
+serve_blob(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, int fd, uint64_t size, int64_t modified_s)
+{
+    ans->status = 200;
+    ans->kind = GATEWAY_BLOB;
+    ans->fd = fd;
+    ans->size = size;
+    ans->modified_s = modified_s;
+    ans->ranges = true;
+    (void)gw;
+    (void)req;
+    return GW_OK;
+}
+
+/* A resumed download must not join bytes of two generations after a mismatch (design: proof). */
+static int
+after_mismatch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, struct gw_str digest, uint64_t size, enum range_kind *kind, uint64_t first, bool open)
+{
+    if (*kind != RANGE_ONE || first == 0 || !open || !cache_recently_mismatched(gw->cache, digest))
+        return GW_AGAIN;
+    if (range_client_restarts(req->user_agent)) {
+        *kind = RANGE_NONE;
+        return GW_AGAIN;
+    }
+    return serve_range_error(gw, req, ans, size, GW_STR("the file changed while it was fetched: delete the partial file and retry"));
+}
+
+static int
+serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct hub_entry *e)
+{
+    struct gateway_state *st = req->state;
+    struct gw_arena *a = &st->arena;
+    struct gw_want want;
+    struct gw_error err;
+    uint64_t first = 0, end = e->size;
+    enum range_kind kind;
+    bool open = false;
+    int rc;
+
+    kind = range_parse(req->range, e->size, &first, &end, &open);
+    if (kind == RANGE_UNSATISFIABLE)
+        return serve_range_error(gw, req, ans, e->size, GW_STR(""));
+    rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
+    if (rc != GW_AGAIN)
+        return rc;
+    if (kind == RANGE_NONE) {
+        first = 0;
+        end = e->size;
+    }
+    if (st->reader == NULL) {
+        rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, &err);
+        if (rc == GW_AGAIN) {
+            want = (struct gw_want){
+                .peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("part"), digest_of(e)),
+                .arg = FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size), upstream_target(req, r, e->path)),
+            };
+            rc = fact_need(gw, req, &want, NULL, &err);
+            if (rc == GW_AGAIN)
+                return rc;
+            if (rc == GW_OK)
+                rc = gw_fail(&err, GW_UNAVAILABLE, 0, "the fill was dropped as soon as it was made");
+            return answer_failure(gw, req, ans, &err);
+        }
+        if (rc != GW_OK)
+            return answer_failure(gw, req, ans, &err);
+    }
+    st->came = CAME_FILL;
+    st->part_first = first;
+    st->part_end = end;
+    ans->status = kind == RANGE_ONE ? 206 : 200;
+    ans->kind = GATEWAY_PART;
+    ans->size = e->size;
+    ans->first = first;
+    ans->end = end;
+    if (kind == RANGE_ONE)
+        ANSWER_HEADER(ans, "Content-Range",
+                      gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first, (unsigned long long)end - 1, (unsigned long long)e->size));
+    ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
+    return GW_OK;
+}
+
+static int
+serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct hub_entry *e)
+{
+    struct gw_want want;
+    struct gw_error err;
+    uint64_t size;
+    int64_t modified_s;
+    int fd, rc;
+
+    rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
+    if (rc == GW_OK)
+        return serve_blob(gw, req, ans, fd, size, modified_s);
+    if (rc != GW_NOT_FOUND)
+        return answer_failure(gw, req, ans, &err);
+    if (!r->private && e->size > CACHE_SMALL_MAX)
+        return serve_part(gw, req, ans, r, e);
+    want = blob_want(req, r, e);
+    rc = fact_need(gw, req, &want, NULL, &err);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc == GW_OK)
+        rc = gw_fail(&err, GW_IO, 0, "the blob was not kept");
+    return answer_failure(gw, req, ans, &err);
+}
+
+static int
+serve_pointer(struct gateway_request *req, struct gateway_answer *ans, const struct hub_entry *e)
+{
+    char text[200];
+    size_t n = repo_pointer_format(text, gw_str_c(e->sha256), e->size);
+    struct gw_str pointer = gw_arena_dup(&req->state->arena, (struct gw_str){ text, n });
+
+    return pointer.p ? serve_memory(req, ans, pointer) : GW_NO_MEMORY;
+}
+
+int
+serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gateway_state *st = req->state;
+    struct resolved r;
+    struct hub_entry e;
+    bool pointer;
+    int rc = resolve_commit(gw, req, ans, &r);
+
+    if (rc == GW_OK)
+        rc = resolve_file(gw, req, ans, &r, st->target.path, &e);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc != GW_OK)
+        return GW_OK; /* *ans is the refusal */
+    pointer = e.lfs && st->target.route == HUB_RAW;
+    st->digest = pointer ? gw_str_c(e.oid) : digest_of(&e);
+    st->digest = gw_arena_dup(&st->arena, st->digest);
+    if (st->digest.p == NULL)
+        return GW_NO_MEMORY;
+    if (pointer)
+        rc = serve_pointer(req, ans, &e);
+    else if (e.size == 0)
+        rc = serve_memory(req, ans, GW_STR(""));
+    else if (st->target.head) {
+        ans->status = 200;
+        ans->size = e.size;
+        ans->ranges = true;
+    } else
+        rc = serve_bytes(gw, req, ans, &r, &e);
+    if (rc == GW_OK && ans->status < 400)
+        file_headers(req, ans, &e, st->digest);
+    return rc;
+}
+
+int
+gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd, struct gw_error *err)
+{
+    struct gateway_state *st = req->state;
+
+    *fd = cache_reader_fd(st->reader);
+    return cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
+}

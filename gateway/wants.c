@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * wants.c - who waits for which job. One job per key and process; those who want the same fact park behind it. Per peer
+ * a cap on jobs under way (more are queued, their requests stay parked until their own deadline) and a breaker, so a
+ * hung peer starves nobody. All of it is counted on the loop: no locks.
+ */
+#include "gateway/internal.h"
+
+#include "base/alloc.h"
+
+#define BREAKER_FAILURES 5u
+#define BREAKER_FIRST_MS 1000
+#define BREAKER_MAX_MS 30000
+#define JOB_ARENA_MAX (256u << 20)
+#define BACKGROUND_MS 60000
+
+static const struct {
+    const char *verb;
+    int (*run)(struct gateway_job *job);
+} verbs[] = {
+    { "token", job_token },
+    { "subject", job_subject },
+    { "login", job_login },
+    { "mint", job_mint },
+    { "info", job_info },
+    { "tree", job_tree },
+    { "wholetree", job_whole_tree },
+    { "paths", job_paths },
+    { "document", job_document },
+    { "blob", job_blob },
+    { "part", job_part },
+    { "pref", job_private_ref },
+    { "pinfo", job_private_info },
+    { "ptree", job_private_tree },
+    { "ppaths", job_private_paths },
+    { "prefs", job_private_refs },
+    { "pcommits", job_private_commits },
+    { "pblob", job_private_blob },
+    { "fill", job_fill },
+    { "audit", job_audit },
+};
+
+static void
+split_fields(struct gateway_job *job)
+{
+    struct gw_str rest = job->key, field;
+
+    while (job->n_fields < GATEWAY_FIELDS_MAX && gw_str_split(&rest, '\n', &field))
+        job->fields[job->n_fields++] = field;
+}
+
+static struct gateway_job *
+job_new(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
+{
+    struct gateway_job *job = gw_alloc(sizeof(*job));
+
+    if (job == NULL)
+        return NULL;
+    gw_arena_init(&job->arena, JOB_ARENA_MAX);
+    gw_arena_keep_secret(&job->arena);
+    job->gw = gw;
+    job->peer = want->peer;
+    job->deadline_ms = gw->leaving ? gw_mono_ms() : deadline_ms;
+    job->key = gw_arena_dup(&job->arena, want->key);
+    job->arg = gw_arena_dup(&job->arena, want->arg);
+    if (job->key.p == NULL || job->arg.p == NULL) {
+        gw_arena_release(&job->arena);
+        gw_free(job);
+        return NULL;
+    }
+    split_fields(job);
+    return job;
+}
+
+static void
+job_free(struct gateway_job *job)
+{
+    gw_arena_release(&job->arena);
+    gw_free(job);
+}
+
+void
+gateway_job_run(struct gateway_job *job)
+{
+    struct gateway_result *r = &job->result;
+
+    r->status = GW_INVALID;
+    if (gw_mono_ms() >= job->deadline_ms) {
+        r->status = gw_fail(&r->err, GW_TIMEOUT, 0, "waited too long for its turn");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+        if (gw_str_eq_c(job->fields[0], verbs[i].verb)) {
+            r->status = verbs[i].run(job);
+            return;
+        }
+    gw_fail(&r->err, GW_INVALID, 0, "no such job: " GW_STR_FMT, GW_STR_ARG(job->fields[0]));
+}
+
+/* ---- breaker ---- */
+
+bool
+wants_open(const struct gateway *gw, enum gw_peer peer)
+{
+    const struct gateway_breaker *b = &gw->lanes[peer].breaker;
+
+    return b->open_until_ms != 0 && (b->probing || gw_mono_ms() < b->open_until_ms);
+}
+
+static void
+breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_result *r)
+{
+    struct gateway_breaker *b = &gw->lanes[peer].breaker;
+    int64_t pause;
+
+    b->probing = false;
+    if (r->status == GW_CANCELLED)
+        return;
+    if (r->status != GW_UNAVAILABLE && r->status != GW_TIMEOUT) {
+        if (b->open_until_ms != 0)
+            gw_log_write(&gw->log, GW_LOG_NOTICE, "peer %d answers again", (int)peer);
+        *b = (struct gateway_breaker){ 0 };
+        return;
+    }
+    b->last = r->err;
+    if (++b->failures < BREAKER_FAILURES)
+        return;
+    pause = BREAKER_FIRST_MS << (b->failures - BREAKER_FAILURES < 5 ? b->failures - BREAKER_FAILURES : 5);
+    if (pause > BREAKER_MAX_MS)
+        pause = BREAKER_MAX_MS;
+    b->open_until_ms = gw_mono_ms() + pause;
+    gw_log_write(&gw->log, GW_LOG_WARN, "peer %d fails, next try in %lld ms: %s", (int)peer, (long long)pause, r->err.text);
+}
+
+/* ---- starting ---- */
+
+static void
+run_queue(struct gateway *gw, enum gw_peer peer)
+{
+    struct gateway_lane *lane = &gw->lanes[peer];
+
+    for (struct gateway_job *job = lane->jobs; job != NULL && lane->running < lane->cap; job = job->next) {
+        if (job->running)
+            continue;
+        if (!gw->post(gw->ctx, job))
+            return; /* the pool is full: the next completion tries again */
+        job->running = true;
+        lane->running++;
+    }
+}
+
+static struct gateway_job *
+find_or_start(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
+{
+    struct gateway_lane *lane = &gw->lanes[want->peer];
+    struct gateway_job **at = &lane->jobs;
+    struct gateway_job *job;
+
+    for (; *at != NULL; at = &(*at)->next)
+        if (gw_str_eq((*at)->key, want->key))
+            return *at;
+    job = job_new(gw, want, deadline_ms);
+    if (job == NULL)
+        return NULL;
+    *at = job;
+    if (lane->breaker.open_until_ms != 0)
+        lane->breaker.probing = true;
+    run_queue(gw, want->peer);
+    return job;
+}
+
+static void
+attach_result(struct gateway_request *req, struct gw_str key, int status, const struct gw_error *err, struct gw_str text)
+{
+    struct gateway_state *st = req->state;
+    struct gateway_result *r = wants_result(st, key);
+
+    if (r == NULL) {
+        if (st->n_results == GATEWAY_WANTS_MAX) {
+            st->no_memory = true;
+            return;
+        }
+        r = &st->results[st->n_results++];
+    }
+    r->key = gw_arena_dup(&st->arena, key);
+    r->status = status;
+    r->err = *err;
+    r->text = gw_arena_dup(&st->arena, text);
+    if (r->key.p == NULL || r->text.p == NULL)
+        st->no_memory = true;
+}
+
+struct gateway_result *
+wants_result(struct gateway_state *st, struct gw_str key)
+{
+    for (size_t i = 0; i < st->n_results; i++)
+        if (gw_str_eq(st->results[i].key, key))
+            return &st->results[i];
+    return NULL;
+}
+
+static void
+park(struct gateway_job *job, struct gateway_request *req)
+{
+    struct gateway_waiter *w = &req->state->waiter;
+
+    w->req = req;
+    w->next = job->waiters;
+    if (w->next != NULL)
+        w->next->link = &w->next;
+    w->link = &job->waiters;
+    job->waiters = w;
+}
+
+void
+wants_unpark(struct gateway_request *req)
+{
+    struct gateway_waiter *w = &req->state->waiter;
+
+    if (w->link == NULL)
+        return;
+    *w->link = w->next;
+    if (w->next != NULL)
+        w->next->link = w->link;
+    w->link = NULL;
+    w->next = NULL;
+}
+
+int
+wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
+{
+    struct gateway_breaker *b = &gw->lanes[want->peer].breaker;
+    struct gateway_job *job;
+
+    if (wants_open(gw, want->peer)) {
+        attach_result(req, want->key, b->last.status, &b->last, GW_STR(""));
+        return b->last.status;
+    }
+    job = find_or_start(gw, want, req->state->deadline_ms);
+    if (job == NULL) {
+        req->state->no_memory = true;
+        return GW_NO_MEMORY;
+    }
+    park(job, req);
+    return GW_AGAIN;
+}
+
+void
+wants_background(struct gateway *gw, const struct gw_want *want)
+{
+    if (gw->leaving || wants_open(gw, want->peer))
+        return;
+    (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
+}
+
+void
+gateway_job_done(struct gateway_job *job)
+{
+    struct gateway *gw = job->gw;
+    struct gateway_lane *lane = &gw->lanes[job->peer];
+    struct gateway_job **at = &lane->jobs;
+    struct gateway_waiter *w;
+
+    while (*at != job)
+        at = &(*at)->next;
+    *at = job->next;
+    lane->running--;
+    breaker_learn(gw, job->peer, &job->result);
+    while ((w = job->waiters) != NULL) {
+        wants_unpark(w->req);
+        attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
+        w->req->wake(w->req);
+    }
+    if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE && job->result.status != GW_TIMEOUT &&
+        job->result.status != GW_UNAUTHENTICATED && job->result.status != GW_CANCELLED)
+        gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]), job->result.err.text);
+    run_queue(gw, job->peer);
+    job_free(job);
+}
+
+void
+gateway_expire(struct gateway *gw, struct gateway_request *req)
+{
+    wants_unpark(req);
+    if (req->state != NULL)
+        req->state->expired = true;
+}
