@@ -156,7 +156,7 @@ class World:
         if self.upstream is not None:
             host = str(urlsplit(self.upstream).hostname)
             if host == "localhost" or host.startswith("127."):      # a stand-in: its large files may be on another port or loopback address
-                upstream["redirect_hosts"] = sorted({host, "localhost", "127.0.0.1", "127.0.0.2", "127.0.0.3"})
+                upstream["redirect_hosts"] = sorted({f"{each}:*" for each in (host, "localhost", "127.0.0.1", "127.0.0.2")})
         else:
             assert self.hub
             upstream = {"url": self.hub.url, "redirect_hosts": [urlsplit(self.hub.cdn_url).netloc]}
