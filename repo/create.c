@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * repo/create.c - a commit becomes the tip of main, in a repository that is there or in a new one.
+ *
+ * A new repository is made whole, with its commit, in a temporary folder and then renamed; whoever
+ * dies before that leaves nothing that is seen. In one that is there, the pack comes first and one
+ * compare-and-swap of the ref last, both under the repository's flock (reliability 3.3).
+ */
+#include "repo/repo_internal.h"
+
+#include "base/clock.h"
+#include "base/encode.h"
+#include "base/file.h"
+
+#include <git2.h>
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#define MESSAGE_MAX (64u << 10)
+#define NAME_MAX_BYTES 256u
+#define CREATE_WAIT_MS 30000
+#define COMMIT_WAIT_MS 30000
+#define REF_WAIT_MS 2000 /* git holds the lock of a ref for milliseconds */
+#define REF_TRIES 8
+
+/* ---- the commit object ---- */
+
+/* git's own rule: no angle brackets, no control characters (ident.c) */
+static void put_clean(struct gw_buf *out, struct gw_str s)
+{
+    for (size_t i = 0; i < s.n && i < NAME_MAX_BYTES; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+
+        if (c >= 0x20 && c != 0x7f && c != '<' && c != '>') {
+            gw_buf_add_char(out, (char)c);
+        }
+    }
+}
+
+/* "Name <mail>" or just a name. */
+static void put_person(struct gw_buf *out, const char *role, const struct repo_snapshot *s)
+{
+    struct gw_str name = gw_str_trim(s->author), mail = GW_STR("");
+    const char *open = name.n != 0 ? memrchr(name.p, '<', name.n) : NULL;
+    size_t before;
+
+    if (open != NULL && name.p[name.n - 1] == '>') {
+        size_t at = (size_t)(open - name.p);
+
+        mail = gw_str_sub(name, at + 1, name.n - at - 2);
+        name = gw_str_trim(gw_str_sub(name, 0, at));
+    }
+    gw_buf_add_c(out, role);
+    before = out->n;
+    put_clean(out, name);
+    if (out->n == before) {
+        gw_buf_add_c(out, "hubgate");
+    }
+    gw_buf_add_c(out, " <");
+    put_clean(out, mail);
+    gw_buf_addf(out, "> %lld +0000\n", (long long)(s->now_ms > 0 ? s->now_ms / 1000 : 0));
+}
+
+static int put_commit(const struct repo_snapshot *s, const git_oid *parent, git_oid *out,
+                      struct gw_error *err)
+{
+    char tree[2 * REPO_OID_BYTES + 1], hex[GIT_OID_HEXSZ + 1];
+    uint8_t oid[REPO_OID_BYTES];
+    struct gw_buf b;
+    int rc;
+
+    gw_buf_init(&b, MESSAGE_MAX + 4096);
+    gw_hex_encode(tree, s->tree, REPO_OID_BYTES);
+    gw_buf_addf(&b, "tree %s\n", tree);
+    if (parent != NULL) {
+        gw_buf_addf(&b, "parent %s\n", git_oid_tostr(hex, sizeof(hex), parent));
+    }
+    put_person(&b, "author ", s);
+    put_person(&b, "committer ", s);
+    gw_buf_add_char(&b, '\n');
+    gw_buf_add(&b, s->message);
+    if (!gw_str_ends(s->message, GW_STR("\n"))) {
+        gw_buf_add_char(&b, '\n');
+    }
+    rc = gw_buf_ok(&b, err);
+    if (rc == GW_OK) {
+        rc = repo_spool_put(s->spool, REPO_OBJECT_COMMIT, gw_buf_str(&b), oid, err);
+    }
+    if (rc == GW_OK) {
+        memcpy(out->id, oid, sizeof(oid));
+    }
+    gw_buf_release(&b);
+    return rc;
+}
+
+static int check_message(struct gw_str message, struct gw_error *err)
+{
+    if (message.n > MESSAGE_MAX) {
+        return gw_fail(err, GW_INVALID, 0, "a commit message has at most %u bytes", MESSAGE_MAX);
+    }
+    if (!gw_utf8_valid(message) || (message.n != 0 && memchr(message.p, '\0', message.n) != NULL)) {
+        return gw_fail(err, GW_INVALID, 0, "a commit message is UTF-8 text without NUL");
+    }
+    return GW_OK;
+}
+
+/* ---- a repository that is there ---- */
+
+/* The tip and its tree. GW_NOT_FOUND: no commit on main yet */
+static int read_tip(git_repository *git, const char *path, git_oid *tip, git_oid *tree,
+                    struct gw_error *err)
+{
+    git_commit *commit = NULL;
+    int code = git_reference_name_to_id(tip, git, REPO_BRANCH);
+
+    if (code == GIT_ENOTFOUND) {
+        return gw_fail(err, GW_NOT_FOUND, 0, "%s has no " REPO_BRANCH, path);
+    }
+    if (code < 0 || git_commit_lookup(&commit, git, tip) < 0) {
+        return repo_git_fail(err, "read the tip of %s", path);
+    }
+    git_oid_cpy(tree, git_commit_tree_id(commit));
+    git_commit_free(commit);
+    return GW_OK;
+}
+
+/* We hold the flock, so a lock file that stays is a dead writer's; a person's own git holds one for
+ * milliseconds (reliability 3.3, step 2). */
+static void drop_stale_ref_lock(const char *path)
+{
+    char lock[4096];
+    int n = snprintf(lock, sizeof(lock), "%s/" REPO_BRANCH ".lock", path);
+
+    if (n > 0 && (size_t)n < sizeof(lock)) {
+        unlink(lock);
+    }
+}
+
+/* tip NULL: the branch is made. GW_CONFLICT: it moved */
+static int swap_ref(git_repository *git, const char *path, const git_oid *commit,
+                    const git_oid *tip, struct gw_error *err)
+{
+    int64_t deadline = gw_mono_ms() + REF_WAIT_MS;
+    bool dropped = false;
+
+    for (;;) {
+        struct timespec pause = {.tv_nsec = 10 * 1000000L};
+        git_reference *ref = NULL;
+        int code = tip != NULL ? git_reference_create_matching(&ref, git, REPO_BRANCH, commit, 1,
+                                                               tip, "hubgate")
+                               : git_reference_create(&ref, git, REPO_BRANCH, commit, 0, "hubgate");
+
+        git_reference_free(ref);
+        if (code == 0) {
+            return GW_OK;
+        }
+        if (code == GIT_EMODIFIED || code == GIT_EEXISTS ||
+            (code == GIT_ENOTFOUND && tip != NULL)) {
+            return gw_fail(err, GW_CONFLICT, 0, "main of %s moved while it was written", path);
+        }
+        if (code != GIT_ELOCKED || dropped) {
+            return repo_git_fail(err, "update main of %s", path);
+        }
+        if (gw_mono_ms() >= deadline) {
+            drop_stale_ref_lock(path);
+            dropped = true;
+        }
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* One try. GW_CONFLICT: main moved in between */
+static int commit_once(const char *path, const struct repo_snapshot *s, char commit[41],
+                       struct gw_error *err)
+{
+    git_repository *git = NULL;
+    git_oid tip, tree, made;
+    int rc, has_tip;
+
+    if (git_repository_open_bare(&git, path) < 0) {
+        return repo_git_fail(err, "open %s", path);
+    }
+    rc = read_tip(git, path, &tip, &tree, err);
+    has_tip = rc == GW_OK;
+    if (rc != GW_OK && rc != GW_NOT_FOUND) {
+        goto done;
+    }
+    if (has_tip && memcmp(tree.id, s->tree, REPO_OID_BYTES) == 0) {
+        git_oid_tostr(commit, 41, &tip);
+        goto done;
+    }
+    rc = put_commit(s, has_tip ? &tip : NULL, &made, err);
+    if (rc == GW_OK) {
+        rc = repo_spool_pack(s->spool, path, s->work->dir, err);
+    }
+    if (rc == GW_OK) {
+        rc = swap_ref(git, path, &made, has_tip ? &tip : NULL, err);
+    }
+    if (rc == GW_OK) {
+        git_oid_tostr(commit, 41, &made);
+    }
+done:
+    git_repository_free(git);
+    return rc;
+}
+
+static int commit_into(const struct repo_place *place, const struct repo_snapshot *s,
+                       char commit[41], struct gw_arena *a, struct gw_error *err)
+{
+    struct gw_str lock = gw_arena_printf(a, "%s/.gw.lock", place->path);
+    int fd = -1, rc;
+
+    if (lock.p == NULL) {
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a path");
+    }
+    rc = repo_lock(&fd, lock.p, COMMIT_WAIT_MS, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
+    for (int i = 0; i < REF_TRIES; i++) {
+        rc = commit_once(place->path, s, commit, err);
+        if (rc != GW_CONFLICT) {
+            break;
+        }
+    }
+    repo_unlock(fd);
+    return rc;
+}
+
+/* ---- a new one ---- */
+
+/* What git itself reads later: whatever writes here syncs everything, nothing is thrown away behind
+ * our back, and packing has a bounded window (libgit2's packbuilder reads the same two). */
+#define CONFIG                                                                                     \
+    "[core]\n"                                                                                     \
+    "\trepositoryformatversion = 0\n"                                                              \
+    "\tfilemode = true\n"                                                                          \
+    "\tbare = true\n"                                                                              \
+    "\tfsync = all\n"                                                                              \
+    "[gc]\n"                                                                                       \
+    "\tauto = 0\n"                                                                                 \
+    "[receive]\n"                                                                                  \
+    "\tautogc = false\n"                                                                           \
+    "[pack]\n"                                                                                     \
+    "\twindowMemory = 64m\n"                                                                       \
+    "\tdeltaCacheSize = 16m\n"                                                                     \
+    "[hubgate]\n"                                                                                  \
+    "\tcreated = %lld\n"
+
+static int make_skeleton(const char *path, int64_t now_ms, struct gw_arena *a, struct gw_error *err)
+{
+    static const char *const folders[] = {"objects/pack", "objects/info", "refs/heads",
+                                          "refs/tags"};
+    struct gw_str config = gw_arena_printf(a, CONFIG, (long long)now_ms);
+    int rc = GW_OK;
+
+    for (size_t i = 0; rc == GW_OK && i < sizeof(folders) / sizeof(folders[0]); i++) {
+        struct gw_str folder = gw_arena_printf(a, "%s/%s", path, folders[i]);
+
+        rc = folder.p != NULL ? gw_dir_make(folder.p, 0750, err)
+                              : gw_fail(err, GW_NO_MEMORY, 0, "no memory for a path");
+    }
+    if (rc == GW_OK && config.p == NULL) {
+        rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for a repository's config");
+    }
+    if (rc == GW_OK) {
+        rc = gw_file_create(path, "config", config, 0640, err);
+    }
+    if (rc == GW_OK) {
+        rc = gw_file_create(path, ".gw.lock", GW_STR(""), 0640, err);
+    }
+    if (rc == GW_OK) {
+        rc = gw_file_create(path, "HEAD", GW_STR("ref: " REPO_BRANCH "\n"), 0640, err);
+    }
+    return rc;
+}
+
+/* path: a repository nobody sees yet */
+static int make_whole(const char *path, const struct repo_snapshot *s, char commit[41],
+                      struct gw_arena *a, struct gw_error *err)
+{
+    int rc = make_skeleton(path, s->now_ms, a, err);
+
+    return rc == GW_OK ? commit_once(path, s, commit, err) : rc;
+}
+
+/* Under the lock of all names: GW_CONFLICT if it is there by now, in any case. */
+static int put_in_place(const char *data_dir, const struct repo_snapshot *s, const char *made,
+                        struct gw_arena *a, struct gw_error *err)
+{
+    struct repo_place place;
+    int rc = repo_locate(data_dir, s->id, a, &place, err);
+
+    if (rc == GW_OK) {
+        return gw_fail(err, GW_CONFLICT, 0,
+                       GW_STR_FMT " " GW_STR_FMT "/" GW_STR_FMT " exists already",
+                       GW_STR_ARG(s->id->type), GW_STR_ARG(place.ns), GW_STR_ARG(place.name));
+    }
+    if (rc != GW_NOT_FOUND || (rc = gw_dir_make(place.dir, 0750, err)) != GW_OK) {
+        return rc;
+    }
+    if (rename(made, place.path) != 0) {
+        return gw_fail(err, GW_IO, errno, "rename to %s: %s", place.path, strerrordesc_np(errno));
+    }
+    return gw_dir_sync(place.dir, err);
+}
+
+static int make_new(const char *data_dir, const struct repo_snapshot *s, char commit[41],
+                    struct gw_arena *a, struct gw_error *err)
+{
+    struct gw_str repos = gw_arena_printf(a, "%s/repos", data_dir);
+    struct gw_str lock = gw_arena_printf(a, "%s/repos/.lock", data_dir);
+    struct gw_str made = gw_arena_printf(a, "%s/new.git", s->work->dir);
+    int fd = -1, rc;
+
+    if (repos.p == NULL || lock.p == NULL || made.p == NULL) {
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a path");
+    }
+    rc = make_whole(made.p, s, commit, a, err);
+    if (rc == GW_OK) {
+        rc = gw_dir_make(repos.p, 0750, err);
+    }
+    if (rc == GW_OK) {
+        rc = repo_lock(&fd, lock.p, CREATE_WAIT_MS, err);
+    }
+    if (rc != GW_OK) {
+        return rc;
+    }
+    rc = put_in_place(data_dir, s, made.p, a, err);
+    repo_unlock(fd);
+    return rc;
+}
+
+int repo_publish(const char *data_dir, const struct repo_snapshot *s, bool only_new,
+                 char commit[41], struct gw_error *err)
+{
+    struct repo_place place;
+    struct gw_arena a;
+    int rc = check_message(s->message, err);
+
+    if (rc != GW_OK) {
+        return rc;
+    }
+    gw_arena_init(&a, 1u << 20);
+    rc = repo_locate(data_dir, s->id, &a, &place, err);
+    if (rc == GW_NOT_FOUND) {
+        rc = make_new(data_dir, s, commit, &a, err);
+        if (rc == GW_CONFLICT && !only_new) {
+            /* made by somebody else meanwhile; not there: the lock of all names was not to be had
+             */
+            if (repo_locate(data_dir, s->id, &a, &place, NULL) == GW_OK) {
+                rc = commit_into(&place, s, commit, &a, err);
+            }
+        }
+    } else if (rc == GW_OK && only_new) {
+        rc =
+            gw_fail(err, GW_CONFLICT, 0, GW_STR_FMT " " GW_STR_FMT "/" GW_STR_FMT " exists already",
+                    GW_STR_ARG(s->id->type), GW_STR_ARG(place.ns), GW_STR_ARG(place.name));
+    } else if (rc == GW_OK) {
+        rc = commit_into(&place, s, commit, &a, err);
+    }
+    gw_arena_release(&a);
+    return rc;
+}
+
+/* ---- repo_create ---- */
+
+/* A tree of one file. */
+static int put_tree(struct repo_spool *spool, const char *name, const uint8_t blob[REPO_OID_BYTES],
+                    uint8_t tree[REPO_OID_BYTES], struct gw_error *err)
+{
+    struct gw_buf b;
+    int rc;
+
+    gw_buf_init(&b, 1024);
+    gw_buf_addf(&b, "100644 %s", name);
+    gw_buf_add_char(&b, '\0');
+    gw_buf_add(&b, (struct gw_str){(const char *)blob, REPO_OID_BYTES});
+    rc = gw_buf_ok(&b, err);
+    if (rc == GW_OK) {
+        rc = repo_spool_put(spool, REPO_OBJECT_TREE, gw_buf_str(&b), tree, err);
+    }
+    gw_buf_release(&b);
+    return rc;
+}
+
+static int put_first_tree(struct repo_snapshot *s, struct gw_error *err)
+{
+    uint8_t blob[REPO_OID_BYTES];
+    struct gw_buf b;
+    int rc;
+
+    gw_buf_init(&b, 64u << 10);
+    repo_rules_put_default(&b, s->id->type);
+    rc = gw_buf_ok(&b, err);
+    if (rc == GW_OK) {
+        rc = repo_spool_put(s->spool, REPO_OBJECT_BLOB, gw_buf_str(&b), blob, err);
+    }
+    gw_buf_release(&b);
+    return rc == GW_OK ? put_tree(s->spool, ".gitattributes", blob, s->tree, err) : rc;
+}
+
+int repo_create(const char *data_dir, const struct repo_id *id, struct gw_str author,
+                int64_t now_ms, struct gw_error *err)
+{
+    struct repo_work work;
+    struct repo_snapshot s = {.id = id,
+                              .work = &work,
+                              .message = GW_STR("initial commit"),
+                              .author = author,
+                              .now_ms = now_ms};
+    char commit[41];
+    int rc = repo_id_check(id, true, err);
+
+    if (rc != GW_OK || (rc = repo_data_open(data_dir, err)) != GW_OK) {
+        return rc;
+    }
+    rc = repo_work_begin(&work, data_dir, err);
+    if (rc == GW_OK) {
+        rc = repo_spool_open(&s.spool, work.dir, err);
+    }
+    if (rc == GW_OK) {
+        rc = put_first_tree(&s, err);
+    }
+    if (rc == GW_OK) {
+        rc = repo_publish(data_dir, &s, true, commit, err);
+    }
+    repo_spool_close(s.spool);
+    repo_work_end(&work);
+    return rc;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* repo/repo_internal.h - what the files of repo/ share. libgit2's headers stay in the .c files. */
+#ifndef REPO_INTERNAL_H
+#define REPO_INTERNAL_H
+
+#include "repo/repo.h"
+
+struct git_repository;
+struct git_commit;
+
+#define REPO_OID_BYTES 20u
+#define REPO_PATH_MAX 4096u                /* bytes of a path inside a repository */
+#define REPO_DEPTH_MAX 128u                /* folders in it */
+#define REPO_BLOB_MAX (UINT64_C(10) << 20) /* larger files are LFS objects (hub-write 2.2) */
+#define REPO_POINTER_MAX 1024u             /* git-lfs: a pointer is shorter */
+#define REPO_POINTER_BYTES_MIN 126u        /* of the one canonical form: one digit of size ... */
+#define REPO_POINTER_BYTES_MAX 144u        /* ... to nineteen (INT64_MAX) */
+#define REPO_ATTRIBUTES_MAX (16u << 20)    /* bytes of a .gitattributes file */
+#define REPO_BRANCH "refs/heads/main"
+
+/* ---- lib.c: libgit2's errors ---- */
+/* libgit2's last error of this thread as ours: GW_NO_MEMORY, GW_IO (the disk), else GW_CORRUPT.
+ * Must be the first thing after the call that failed. what: "type ns/name: read commit". */
+int repo_git_fail(struct gw_error *err, const char *what, ...) GW_PRINTF(2, 3);
+
+/* ---- name.c ---- */
+/* Grammar of the hub clients; reserved words only count where a repository is made. GW_OK;
+ * GW_INVALID */
+int repo_id_check(const struct repo_id *id, bool making, struct gw_error *err) GW_MUST_CHECK;
+bool repo_ns_valid(struct gw_str ns);
+bool repo_name_valid(struct gw_str name);
+/* "model", "dataset", "space", then NULL */
+extern const char *const repo_types[];
+
+struct repo_place {
+    struct gw_str ns, name; /* as stored, or as it would be */
+    const char *dir;        /* data/repos/<type>/<ns> */
+    const char *path;       /* dir/<name>.git */
+};
+/* Where id is. @return GW_OK; GW_NOT_FOUND (place: where it would be, an existing namespace in its
+ * own spelling); GW_IO; GW_NO_MEMORY */
+int repo_locate(const char *data_dir, const struct repo_id *id, struct gw_arena *a,
+                struct repo_place *place, struct gw_error *err) GW_MUST_CHECK;
+
+/* NULL: one component that may be stored. Else why not. */
+const char *repo_component_refused(struct gw_str name);
+/* What is never shown to a client, whoever stored it: "", ".", "..", ".git", a slash. */
+bool repo_component_hostile(struct gw_str name);
+/* A path for a message: one line, escaped, its end if it is long. */
+#define REPO_SHOWN_MAX 160u
+const char *repo_show(char out[REPO_SHOWN_MAX], struct gw_str path);
+
+/* ---- data.c: temporary folders and locks ---- */
+struct repo_work { /* data/tmp/repo-<random>/, ours as long as we hold the lock beside it */
+    struct gw_arena a;
+    const char *dir, *lock_path;
+    int lock_fd;
+};
+/* Sweeps what dead owners left, then makes one. */
+int repo_work_begin(struct repo_work *w, const char *data_dir, struct gw_error *err) GW_MUST_CHECK;
+void repo_work_end(struct repo_work *w); /* removes it; after a failed begin too */
+/* flock(path), made if absent; waits at most wait_ms. @return GW_OK and *fd; GW_CONFLICT (held);
+ * GW_IO */
+int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err) GW_MUST_CHECK;
+void repo_unlock(int fd); /* -1 is fine */
+
+/* ---- attr.c: .gitattributes, as far as filter=lfs goes ---- */
+struct repo_rules; /* the lines of one file; a list from the deepest folder to the root */
+/* text is borrowed. base: bytes of the folder's path with its slash, cut from every path that is
+ * matched. up: the rules of the folders above, or NULL. GW_OK; GW_NO_MEMORY */
+int repo_rules_parse(struct repo_rules **out, struct gw_str text, size_t base,
+                     const struct repo_rules *up, struct gw_arena *a,
+                     struct gw_error *err) GW_MUST_CHECK;
+bool repo_rules_lfs(const struct repo_rules *rules, struct gw_str path); /* NULL rules: false */
+/* The line that makes exactly this path an LFS file. */
+void repo_rules_put_path(struct gw_buf *out, struct gw_str path);
+/* What a new repository of this type begins with. */
+void repo_rules_put_default(struct gw_buf *out, struct gw_str type);
+
+/* ---- spool.c: new git objects on their way into one pack ---- */
+struct repo_spool;
+enum repo_object {
+    REPO_OBJECT_COMMIT = 1,
+    REPO_OBJECT_TREE = 2,
+    REPO_OBJECT_BLOB = 3
+}; /* git's numbers */
+/* Bytes go to an unlinked file in dir, so memory stays small and nothing is left behind. */
+int repo_spool_open(struct repo_spool **out, const char *dir, struct gw_error *err) GW_MUST_CHECK;
+int repo_spool_put(struct repo_spool *s, enum repo_object type, struct gw_str data,
+                   uint8_t oid[REPO_OID_BYTES], struct gw_error *err) GW_MUST_CHECK;
+/* Everything that the repository at path lacks, as one pack in it, durable. work_dir: same file
+ * system. */
+int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir,
+                    struct gw_error *err) GW_MUST_CHECK;
+void repo_spool_close(struct repo_spool *s); /* NULL is fine */
+
+/* ---- create.c: commits ---- */
+struct repo_snapshot { /* a whole tree that is to become the tip of main; its objects are in the
+                          spool */
+    const struct repo_id *id;
+    struct repo_spool *spool;
+    const struct repo_work *work;
+    uint8_t tree[REPO_OID_BYTES];
+    struct gw_str message, author;
+    int64_t now_ms;
+};
+/* only_new: GW_CONFLICT if the repository exists. Otherwise a commit on its tip, or the tip if that
+ * has this tree. */
+int repo_publish(const char *data_dir, const struct repo_snapshot *s, bool only_new,
+                 char commit[41], struct gw_error *err) GW_MUST_CHECK;
+
+#endif
