@@ -59,6 +59,7 @@ struct cache_shared {
     _Atomic uint32_t index_suspect;   /* somebody died in it or met damage: it is set aside next */
     _Atomic int64_t index_checked_ms; /* monotonic: the once-a-second work of one worker */
     _Atomic uint32_t fills_orphaned;  /* goes up when a fill is given back: somebody looks */
+    _Atomic int64_t fills_scanned_ms; /* monotonic: parts/ is looked through by one worker */
     _Atomic uint64_t zone; /* random: names this memory, of this master, in maps; 0: not yet */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;
