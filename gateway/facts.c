@@ -104,7 +104,7 @@ fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, 
     held = rc == GW_OK;
     if (held) {
         age = st->started_ms - out->checked_ms;
-        if (f->life == FACT_FOREVER && (out->status == GW_OK || out->status == GW_NOT_FOUND))
+        if (f->life == FACT_FOREVER && (out->status == GW_OK || out->detail == HUB_ENTRY_NOT_FOUND))
             return use(st, f, out, age, false);
         if (age <= ttl_of(gw, f, out) && age > -600000) /* a record of the far future is a clock that was set back */
             return use(st, f, out, age, false);
