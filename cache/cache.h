@@ -185,6 +185,9 @@ int cache_upstream_call(struct cache *c, const struct cache_call *call,
  * mtime for Last-Modified */
 int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
                     int64_t *modified_s, struct gw_error *err) GW_MUST_CHECK;
+/* Loop. A held blob turned out not to be what its record says (another size): it is removed and
+ * counted; the next look-up misses. */
+void cache_blob_drop(struct cache *c, struct gw_str digest);
 /* Job. Fetch target (<= CACHE_SMALL_MAX bytes), verify, link. @return GW_OK; GW_CORRUPT (twice
  * wrong); as cache_upstream_call; GW_NOT_FOUND / GW_FORBIDDEN by the HTTP status (err->sys holds
  * it) */

@@ -47,7 +47,8 @@ struct cache {
     char boot_id[CACHE_BOOT_ID_LEN + 1];
     int64_t boot_seen_ms; /* wall: no worker wrote under this boot id before */
     pthread_t loop;       /* the thread that opened */
-    atomic_bool leaving;  /* every wait ends with GW_CANCELLED */
+    bool curl_started;
+    atomic_bool leaving; /* every wait ends with GW_CANCELLED */
     _Atomic uint32_t temp_counter;
     struct cache_index *index;
     struct cache_upstream *upstream;
@@ -142,7 +143,7 @@ int cache_upstream_call_from(struct cache *c, const struct cache_call *call,
 bool cache_digest_valid(struct gw_str digest); /* 40 or 64 lower-case hex */
 /* blobs/aa/bb/<hex>. false: does not fit. digest is valid. */
 bool cache_blob_path(const struct cache *c, struct gw_str digest, char *out, size_t cap);
-/* tmp/<hex>.<slot>.<generation>.<n>, unique in this cache */
+/* tmp/<hex>.<pid>.<generation>.<n>, unique */
 bool cache_temp_path(struct cache *c, struct gw_str digest, char *out, size_t cap);
 /* Job. Links a finished, verified, fdatasync'ed file in as a blob (mode 0440: see blob.c on what
  * 0600 means) and syncs the folder. path stays for the caller to unlink. Held already: GW_OK.
