@@ -434,10 +434,21 @@ static unsigned method_bit(struct gw_str method)
                                          : 0;
 }
 
+static const struct hub_target empty = {
+    .route = HUB_PREFLIGHT,
+    .ns = GW_STR_INIT(""),
+    .name = GW_STR_INIT(""),
+    .revision = GW_STR_INIT(""),
+    .path = GW_STR_INIT(""),
+    .cursor = GW_STR_INIT(""),
+    .keys = GW_STR_INIT(""),
+    .query = GW_STR_INIT(""),
+};
+
 int hub_target_parse(struct hub_target *out, struct gw_str method, struct gw_str raw_target,
                      struct gw_arena *a, struct gw_error *err)
 {
-    struct hub_target t = {.route = HUB_PREFLIGHT};
+    struct hub_target t = empty;
     struct gw_str query = raw_target, path;
     struct parts p = {.count = 0};
     const struct row *row = NULL;
