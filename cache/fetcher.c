@@ -1,0 +1,859 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cache/fetcher.c - the thread that moves the bytes of large fills: a libcurl multi loop.
+ *
+ *   transfer: begun (redirects followed by hand, each hop checked) --> body, written and marked -->
+ * ended or cut fill:     active: has a transfer, or waits for its next try, or for a free place
+ *
+ * Every transfer begins at the Hub, also after a cut: a signed URL that has expired needs no case
+ * of its own. libcurl hands over at most 16 KiB at a time, so bytes are collected to 512 KiB before
+ * they are written: half of the CPU (nginx-notes 2). A granule is marked after its bytes are
+ * written, its readers are woken after that.
+ */
+#include "cache/fill_internal.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/encode.h"
+#include "base/file.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define LIVE_MAX 8u
+#define BUFFER_BYTES (512u << 10)
+#define LOCATION_MAX (16u << 10)
+#define IGNORED_MAX (64u << 10)  /* bytes of an answer that is not the file */
+#define TRIES 4u                 /* weight of failures without progress in between */
+#define RETRY_AFTER_MAX_MS 10000 /* waited for; a longer one fails the fill for that long */
+#define REST_MAX_MS 60000
+#define REST_DISK_MS 30000
+#define HOUSEKEEP_MS 100
+#define LOOK_MS 1000
+#define SCAN_MS 5000
+#define IDLE_MS 500
+#define RESOLVE_MS 20 /* until a name is asked for again */
+#define RESOLVED_MS 10000
+
+struct answer {
+    int status;
+    size_t header_bytes;
+    int64_t length; /* Content-Length; -1: none */
+    bool has_range, encoded;
+    uint64_t start, end, total;
+    char etag[CACHE_DIGEST_MAX + 1],
+        linked_etag[CACHE_DIGEST_MAX + 1]; /* only what may be a digest */
+    int64_t linked_size;
+    struct gw_buf location;
+};
+
+struct transfer {
+    struct transfer *next;
+    struct fetcher *fetcher;
+    struct fill *fill;
+    unsigned index;           /* of its word in the map */
+    uint64_t start, end, pos; /* asked for; pos: next byte to be written */
+    uint64_t skip; /* bytes of the body before start: a server that answers with the whole */
+    uint8_t *buffer;
+    size_t used;
+    CURL *easy;
+    struct cache_transfer extra;
+    struct gw_buf url;
+    bool added, own, checked, complete;
+    unsigned hops;
+    int64_t begun_ms, again_ms; /* again_ms: its host is being resolved */
+    size_t ignored;
+    enum fill_failure bad; /* 0: nothing yet */
+    int bad_sys;
+    struct answer answer;
+};
+
+struct fetcher {
+    struct fill_table *table;
+    pthread_t thread;
+    CURLM *multi;
+    struct fill *active;
+    struct transfer *live;
+    unsigned n_live;
+    bool again; /* there is more to do at once */
+    int64_t housekept_ms;
+    uint32_t orphans_seen;
+    struct fill **array;
+    size_t cap, attached;
+};
+
+/* ---- the answer's head ---- */
+
+bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, uint64_t *total)
+{
+    struct gw_str first, last, unit = GW_STR("bytes "), rest = value;
+
+    if (value.n < unit.n || !gw_str_ieq(gw_str_sub(value, 0, unit.n), unit)) {
+        return false;
+    }
+    rest = gw_str_sub(value, unit.n, value.n);
+    if (!gw_str_split(&rest, '-', &first) || rest.p == NULL || !gw_str_split(&rest, '/', &last) ||
+        rest.p == NULL || !gw_str_u64(first, start) || !gw_str_u64(last, end) ||
+        !gw_str_u64(rest, total)) {
+        return false;
+    }
+    if (*start > *end || *end >= *total) {
+        return false;
+    }
+    (*end)++;
+    return true;
+}
+
+/* Opaque tags say nothing here: kept only if it could be the digest. */
+static void take_etag(char out[CACHE_DIGEST_MAX + 1], struct gw_str v, size_t digest_len)
+{
+    if (gw_str_starts(v, GW_STR("W/"))) {
+        v = gw_str_sub(v, 2, v.n);
+    }
+    if (v.n >= 2 && v.p[0] == '"' && v.p[v.n - 1] == '"') {
+        v = gw_str_sub(v, 1, v.n - 2);
+    }
+    if (gw_is_hex_lower(v, digest_len)) {
+        memcpy(out, v.p, v.n);
+        out[v.n] = '\0';
+    }
+}
+
+static void reset_answer(struct answer *a)
+{
+    a->status = 0;
+    a->length = a->linked_size = -1;
+    a->has_range = a->encoded = false;
+    a->etag[0] = a->linked_etag[0] = '\0';
+    gw_buf_reset(&a->location);
+}
+
+static size_t on_header(char *p, size_t size, size_t n, void *ctx)
+{
+    struct transfer *t = ctx;
+    struct answer *a = &t->answer;
+    size_t digest_len = t->fill->map.head->digest_len;
+    struct gw_str line = gw_str_trim((struct gw_str){p, size * n}), name, rest;
+    uint64_t number;
+
+    while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n')) {
+        line.n--;
+    }
+    a->header_bytes += size * n;
+    if (a->header_bytes > CACHE_HEADERS_MAX) {
+        t->bad = FILL_RANGE;
+        return 0;
+    }
+    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */
+        reset_answer(a);
+        rest = line;
+        if (gw_str_split(&rest, ' ', &name) && rest.p != NULL && rest.n >= 3 &&
+            gw_str_u64(gw_str_sub(rest, 0, 3), &number)) {
+            a->status = (int)number;
+        }
+        return size * n;
+    }
+    rest = line;
+    if (!gw_str_split(&rest, ':', &name) || rest.p == NULL) {
+        return size * n;
+    }
+    rest = gw_str_trim(rest);
+    if (gw_str_ieq_c(name, "content-length")) {
+        a->length = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "content-range")) {
+        a->has_range = fetcher_content_range(rest, &a->start, &a->end, &a->total);
+    } else if (gw_str_ieq_c(name, "content-encoding")) {
+        a->encoded = !gw_str_ieq_c(rest, "identity");
+    } else if (gw_str_ieq_c(name, "etag")) {
+        take_etag(a->etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-etag")) {
+        take_etag(a->linked_etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-size")) {
+        a->linked_size = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "location")) {
+        gw_buf_reset(&a->location);
+        gw_buf_add(&a->location, rest);
+    }
+    return size * n;
+}
+
+/* Does upstream still mean the content we want? Its own host says so by digest; another host's
+ * ETags are opaque (Xet's are 64 hex of something else), unless it gave our digest before. */
+static enum fill_failure check_identity(struct transfer *t)
+{
+    const struct answer *a = &t->answer;
+    struct fill *f = t->fill;
+    const char *says = a->linked_etag[0] != '\0' ? a->linked_etag : a->etag;
+    bool same = strcmp(says, f->digest) == 0;
+
+    if (t->own) {
+        if ((says[0] != '\0' && !same) ||
+            (a->linked_size >= 0 && (uint64_t)a->linked_size != f->map.head->size)) {
+            return FILL_CHANGED;
+        }
+        return 0;
+    }
+    if (f->digest_etags && says[0] != '\0' && !same) {
+        return FILL_CHANGED;
+    }
+    f->digest_etags = f->digest_etags || same;
+    return 0;
+}
+
+/* Of a 200 or 206, before its first byte is used. */
+static enum fill_failure check_head(struct transfer *t)
+{
+    const struct answer *a = &t->answer;
+    uint64_t size = t->fill->map.head->size;
+    enum fill_failure bad = check_identity(t);
+
+    if (bad != 0) {
+        return bad;
+    }
+    if (a->encoded) {
+        return FILL_ENCODED;
+    }
+    if (a->status ==
+        200) { /* the whole, whatever was asked for: what is before start is passed over */
+        t->skip = t->start;
+        return a->length >= 0 && (uint64_t)a->length != size ? FILL_RANGE : 0;
+    }
+    if (!a->has_range || a->total != size || a->start != t->start || a->end > t->end ||
+        (a->length >= 0 && (uint64_t)a->length != a->end - a->start)) {
+        return FILL_RANGE;
+    }
+    return 0;
+}
+
+/* ---- bytes ---- */
+
+/* All before upto is written: tell the others. */
+static void publish(struct transfer *t, uint64_t upto)
+{
+    struct map *m = &t->fill->map;
+    _Atomic uint64_t *word = &m->live->transfers[t->index];
+
+    while (t->pos < upto) {
+        uint64_t g = t->pos / CACHE_GRANULE, g_end = map_bytes(m, g + 1);
+
+        if (upto < g_end) {
+            t->pos = upto;
+            atomic_store(word, transfer_word(g, upto - g * CACHE_GRANULE));
+            break;
+        }
+        atomic_store(&m->granule[g], GRANULE_VALID); /* before the word moves on: see live_bytes */
+        t->pos = g_end;
+        t->fill->failures = 0;
+        if (t->pos < t->end) {
+            atomic_store(&m->granule[g + 1], GRANULE_LIVE);
+            atomic_store(word, transfer_word(g + 1, 0));
+        } else {
+            atomic_store(word, 0);
+        }
+    }
+}
+
+/* @return false: t->bad says why, or the fill is not ours any more */
+static bool flush(struct transfer *t)
+{
+    struct fill *f = t->fill;
+    struct gw_error why = {0};
+    size_t n = t->used;
+
+    if (n == 0) {
+        return true;
+    }
+    t->used = 0;
+    if (!fill_ours(f) || fill_ended(f)) {
+        return false;
+    }
+    if (gw_pwrite_all(f->map.part_fd, t->buffer, n, t->pos, &why) != GW_OK) {
+        t->bad = FILL_DISK;
+        t->bad_sys = why.sys != 0 ? why.sys : EIO;
+        return false;
+    }
+    publish(t, t->pos + n);
+    atomic_fetch_add(&f->table->cache->shared->counters.blob_bytes_filled, n);
+    fill_wake(f);
+    fill_progress(f);
+    return true;
+}
+
+static size_t on_body(char *p, size_t size, size_t n, void *ctx)
+{
+    struct transfer *t = ctx;
+    size_t all = size * n, len = all;
+    uint64_t room;
+
+    if (t->bad != 0 || t->complete) { /* more than was asked for */
+        return 0;
+    }
+    if (t->answer.status != 200 && t->answer.status != 206) {
+        t->ignored += len;
+        return t->ignored > IGNORED_MAX ? 0 : len;
+    }
+    if (!t->checked) {
+        t->bad = check_head(t);
+        if (t->bad != 0) {
+            return 0;
+        }
+        t->checked = true;
+    }
+    atomic_fetch_add(&t->fill->table->cache->shared->counters.upstream_bytes, len);
+    if (t->skip > 0) {
+        size_t past = t->skip < len ? (size_t)t->skip : len;
+
+        t->skip -= past;
+        p += past;
+        len -= past;
+    }
+    room = t->end - t->pos - t->used;
+    if (len > room) {
+        len = (size_t)room;
+    }
+    while (len > 0) {
+        size_t part = BUFFER_BYTES - t->used < len ? BUFFER_BYTES - t->used : len;
+
+        memcpy(t->buffer + t->used, p, part);
+        t->used += part;
+        p += part;
+        len -= part;
+        if (t->used == BUFFER_BYTES && !flush(t)) {
+            return 0;
+        }
+    }
+    if (t->pos + t->used == t->end) { /* what may follow is not asked for, or there already */
+        t->complete = true;
+        if (t->answer.status == 200 && t->end < t->fill->map.head->size) {
+            return 0;
+        }
+    }
+    return all;
+}
+
+/* ---- transfers ---- */
+
+/* keep: what came is written; not when the fill was taken away in between and the map is another's
+ * work. */
+static void end_transfer(struct transfer *t, bool keep)
+{
+    struct fetcher *x = t->fetcher;
+    struct fill *f = t->fill;
+
+    if (t->added) {
+        curl_multi_remove_handle(x->multi, t->easy);
+    }
+    if (t->easy != NULL) {
+        curl_easy_cleanup(t->easy);
+    }
+    cache_transfer_release(&t->extra);
+    if (keep && fill_ours(f) && !fill_ended(f)) {
+        (void)flush(t);
+        if (t->pos < t->end && t->pos % CACHE_GRANULE == 0) { /* nothing of this granule came */
+            atomic_store(&f->map.live->transfers[t->index], 0);
+            atomic_store(&f->map.granule[t->pos / CACHE_GRANULE], GRANULE_ABSENT);
+        }
+    }
+    for (struct transfer **p = &x->live; *p != NULL; p = &(*p)->next) {
+        if (*p == t) {
+            *p = t->next;
+            x->n_live--;
+            break;
+        }
+    }
+    f->transfer = NULL;
+    gw_buf_release(&t->url);
+    gw_buf_release(&t->answer.location);
+    gw_free(t->buffer);
+    gw_free(t);
+    x->again = true;
+}
+
+/* Leaves the fill to whoever wants it again. */
+static void give_up(struct fill *f, enum fill_failure kind, int sys, int64_t rest_ms)
+{
+    fill_fail(f, kind, sys, gw_mono_ms() + rest_ms);
+    if (kind == FILL_DISK) { /* what is there takes the room that others need: a job drops it */
+        pthread_mutex_lock(&f->table->mutex);
+        f->drop = true;
+        pthread_mutex_unlock(&f->table->mutex);
+        f->not_before_ms = INT64_MAX;
+        fill_progress(f);
+        return;
+    }
+    fill_let_go(f);
+}
+
+/* @param weight of this failure: 1 for what passes by itself, 2 for what hardly does, TRIES for
+ * what does not */
+static void failed(struct fill *f, enum fill_failure kind, int sys, unsigned weight,
+                   int64_t retry_after_ms)
+{
+    int64_t delay;
+
+    f->failures += weight;
+    if (kind == FILL_DISK) {
+        give_up(f, kind, sys, REST_DISK_MS);
+        return;
+    }
+    if (f->failures >= TRIES || retry_after_ms > RETRY_AFTER_MAX_MS) {
+        delay = retry_after_ms > FILL_RETRY_MS ? retry_after_ms : FILL_RETRY_MS;
+        give_up(f, kind, sys, delay < REST_MAX_MS ? delay : REST_MAX_MS);
+        return;
+    }
+    delay = 1000ll << (f->failures > 0 ? f->failures - 1 : 0);
+    f->not_before_ms = gw_mono_ms() + (delay > retry_after_ms ? delay : retry_after_ms);
+}
+
+static int status_weight(const struct transfer *t)
+{
+    switch (t->answer.status) {
+    case 408:
+    case 429:
+        return 1;
+    case 401:
+    case 403:
+        return t->own
+                   ? (int)TRIES
+                   : 2; /* another host's: the signature has expired, ask the Hub for a new one */
+    default:
+        return t->answer.status >= 500 ? 1 : (int)TRIES;
+    }
+}
+
+static void fail_transfer(struct transfer *t, enum fill_failure kind, int sys, int weight,
+                          int64_t retry_after_ms)
+{
+    struct fill *f = t->fill;
+
+    end_transfer(t, true);
+    if (fill_ours(f) && !fill_ended(f)) {
+        failed(f, kind, sys, (unsigned)weight, retry_after_ms);
+    }
+}
+
+/* The next request of a transfer, to t->url. */
+static void hop(struct transfer *t)
+{
+    struct cache *c = t->fill->table->cache;
+    char range[64];
+    struct gw_error err = {0};
+    int rc;
+
+    curl_easy_reset(t->easy);
+    cache_transfer_release(&t->extra);
+    memset(&t->extra, 0, sizeof(t->extra));
+    t->again_ms = 0;
+    rc = cache_upstream_setup(c, t->easy, t->url.p, NULL, 0, 0, &t->extra, &err);
+    if (rc == GW_AGAIN && gw_mono_ms() - t->begun_ms < RESOLVED_MS) {
+        t->again_ms = gw_mono_ms() + RESOLVE_MS;
+        return;
+    }
+    if (rc != GW_OK) {
+        fail_transfer(t, rc == GW_INVALID ? FILL_SOURCE : FILL_NETWORK,
+                      rc == GW_INVALID ? 0 : CURLE_COULDNT_RESOLVE_HOST,
+                      rc == GW_INVALID ? (int)TRIES : 1, 0);
+        return;
+    }
+    if (t->end < t->fill->map.head->size) {
+        snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)t->start,
+                 (unsigned long long)(t->end - 1));
+    } else {
+        snprintf(range, sizeof(range), "%llu-", (unsigned long long)t->start);
+    }
+    reset_answer(&t->answer);
+    t->answer.header_bytes = 0;
+    t->ignored = 0;
+    t->own = cache_upstream_own(c, t->url.p);
+    curl_easy_setopt(t->easy, CURLOPT_RANGE, range);
+    curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
+    curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl_easy_setopt(t->easy, CURLOPT_HEADERDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(t->easy, CURLOPT_WRITEDATA, t);
+    curl_easy_setopt(t->easy, CURLOPT_PRIVATE, t);
+    if (curl_multi_add_handle(t->fetcher->multi, t->easy) != CURLM_OK) {
+        fail_transfer(t, FILL_MEMORY, 0, 1, 0);
+        return;
+    }
+    t->added = true;
+    atomic_fetch_add(&c->shared->counters.upstream_calls, 1);
+}
+
+static void follow(struct transfer *t)
+{
+    struct cache *c = t->fill->table->cache;
+    struct gw_buf to;
+    bool own = false;
+    int rc = GW_FORBIDDEN;
+
+    gw_buf_init(&to, LOCATION_MAX);
+    if (t->hops++ < CACHE_REDIRECTS_MAX && t->answer.location.n > 0 && !t->answer.location.failed) {
+        rc = cache_upstream_redirect(c, t->url.p, gw_buf_str(&t->answer.location), &to, &own, NULL);
+    }
+    if (rc != GW_OK) {
+        gw_buf_release(&to);
+        fail_transfer(t, rc == GW_NO_MEMORY ? FILL_MEMORY : FILL_REDIRECT, 0, (int)TRIES, 0);
+        return;
+    }
+    gw_buf_release(&t->url);
+    t->url = to;
+    t->begun_ms = gw_mono_ms();
+    hop(t);
+}
+
+/* A request has ended, one way or the other. */
+static void finish(struct transfer *t, CURLcode code)
+{
+    struct fill *f = t->fill;
+    int status = t->answer.status;
+    curl_off_t retry_after = 0;
+
+    curl_multi_remove_handle(t->fetcher->multi, t->easy);
+    t->added = false;
+    if (!flush(t) && t->bad == 0) {
+        end_transfer(t, true); /* lost, or ended */
+        return;
+    }
+    if (t->bad != 0) {
+        fail_transfer(t, t->bad, t->bad_sys, t->bad == FILL_CHANGED ? (int)TRIES : 2, 0);
+        return;
+    }
+    if (!fill_ours(f) || fill_ended(f) || t->complete) {
+        end_transfer(t, true);
+        return;
+    }
+    if (status >= 300 || (status != 200 && status != 206 && status != 0)) {
+        if (cache_is_redirect(status)) {
+            enum fill_failure bad = check_identity(t);
+
+            if (bad != 0) {
+                fail_transfer(t, bad, 0, (int)TRIES, 0);
+            } else {
+                follow(t);
+            }
+            return;
+        }
+        curl_easy_getinfo(t->easy, CURLINFO_RETRY_AFTER, &retry_after);
+        if (retry_after < 0 || retry_after > REST_MAX_MS / 1000) {
+            retry_after = REST_MAX_MS / 1000;
+        }
+        fail_transfer(t, FILL_STATUS, status, status_weight(t), (int64_t)retry_after * 1000);
+        return;
+    }
+    if (code != CURLE_OK) {
+        fail_transfer(t, FILL_NETWORK, (int)code, 1, 0);
+        return;
+    }
+    /* Ended properly, and is less than what was asked for: fine if it was an honest 206 and brought
+     * something. */
+    if (t->checked && status == 206 && t->pos == t->answer.end && t->pos > t->start) {
+        end_transfer(t, true);
+        return;
+    }
+    fail_transfer(t, FILL_RANGE, 0, 2, 0);
+}
+
+/* From the first granule that is missing up to the next that is there. @return false: nothing is
+ * missing */
+static bool start(struct fetcher *x, struct fill *f)
+{
+    struct map *m = &f->map;
+    struct transfer *t;
+    uint64_t g = map_missing(m, 0), had = 0;
+    unsigned index = MAP_TRANSFERS;
+
+    if (g == m->granules) {
+        return false;
+    }
+    t = gw_alloc(sizeof(*t));
+    if (t == NULL || (t->buffer = gw_alloc(BUFFER_BYTES)) == NULL ||
+        (t->easy = curl_easy_init()) == NULL) {
+        if (t != NULL) {
+            gw_free(t->buffer);
+        }
+        gw_free(t);
+        failed(f, FILL_MEMORY, 0, 1, 0);
+        return true;
+    }
+    for (unsigned i = 0; i < MAP_TRANSFERS; i++) {
+        uint64_t word = atomic_load(&m->live->transfers[i]);
+
+        if (word != 0 && transfer_granule(word) == g &&
+            atomic_load(&m->granule[g]) == GRANULE_LIVE) {
+            index = i; /* somebody began it and wrote so much of it */
+            had = transfer_bytes(word);
+            break;
+        }
+        if (word == 0 && index == MAP_TRANSFERS) {
+            index = i;
+        }
+    }
+    if (index == MAP_TRANSFERS) { /* cannot be with one transfer per fill: damage */
+        index = 0;
+    }
+    t->fetcher = x;
+    t->fill = f;
+    t->index = index;
+    t->start = t->pos = g * CACHE_GRANULE + had;
+    t->end = map_bytes(m, map_run_end(m, g));
+    t->begun_ms = gw_mono_ms();
+    gw_buf_init(&t->url, LOCATION_MAX);
+    gw_buf_init(&t->answer.location, LOCATION_MAX);
+    reset_answer(&t->answer);
+    atomic_store(&m->live->transfers[index], transfer_word(g, had));
+    atomic_store(&m->granule[g], GRANULE_LIVE);
+    t->next = x->live;
+    x->live = t;
+    x->n_live++;
+    f->transfer = t;
+    if (cache_upstream_url(x->table->cache, (struct gw_str){m->head->source, m->head->source_len},
+                           &t->url, NULL) != GW_OK) {
+        fail_transfer(t, FILL_SOURCE, 0, (int)TRIES, 0);
+        return true;
+    }
+    hop(t);
+    return true;
+}
+
+/* ---- fills ---- */
+
+static void deactivate(struct fetcher *x, struct fill *f)
+{
+    for (struct fill **p = &x->active; *p != NULL; p = &(*p)->active_next) {
+        if (*p == f) {
+            *p = f->active_next;
+            break;
+        }
+    }
+    f->active = false;
+    if (f->transfer != NULL) {
+        end_transfer(f->transfer, true);
+    }
+    fill_unref(f);
+}
+
+static void activate(struct fetcher *x, struct fill *f)
+{
+    struct gw_sha256 s;
+
+    if (f->active) { /* lost and taken again in between */
+        if (f->transfer != NULL) {
+            end_transfer(f->transfer, false);
+        }
+        fill_unref(f);
+    } else {
+        f->active = true;
+        f->active_next = x->active;
+        x->active = f;
+    }
+    f->failures = 0;
+    f->not_before_ms = 0;
+    if (atomic_load(&f->gone)) {
+        return;
+    }
+    map_settle(&f->map);
+    map_hash_load(&f->map, &s);
+    pthread_mutex_lock(&f->table->mutex);
+    f->contiguous = 0;
+    if (!f->job_out) {
+        f->hashed = s.bytes;
+    }
+    pthread_mutex_unlock(&f->table->mutex);
+    fill_progress(f);
+}
+
+static void take_queue(struct fetcher *x)
+{
+    struct fill_table *t = x->table;
+
+    for (;;) {
+        struct fill *f;
+
+        pthread_mutex_lock(&t->mutex);
+        f = t->queue;
+        if (f != NULL) {
+            t->queue = f->queue_next;
+            f->queue_next = NULL;
+            f->queued = false;
+        }
+        pthread_mutex_unlock(&t->mutex);
+        if (f == NULL) {
+            return;
+        }
+        activate(x, f);
+    }
+}
+
+static void work(struct fetcher *x, int64_t now)
+{
+    for (struct fill *f = x->active, *next; f != NULL; f = next) {
+        next = f->active_next;
+        if (!fill_ours(f) || fill_ended(f)) {
+            fill_let_go(f); /* nothing, if whoever ended it did so */
+            deactivate(x, f);
+        } else if (f->transfer == NULL && f->not_before_ms <= now && x->n_live < LIVE_MAX &&
+                   !start(x, f)) {
+            deactivate(x, f);
+        }
+    }
+    for (struct transfer *t = x->live, *next; t != NULL; t = next) {
+        next = t->next;
+        if (t->again_ms != 0 && t->again_ms <= now) {
+            hop(t);
+        }
+    }
+}
+
+/* Signs of life, dead owners, files that were removed; now and then a look at parts/. */
+static void housekeep(struct fetcher *x, int64_t now)
+{
+    struct fill_table *t = x->table;
+    struct cache_shared *shared = t->cache->shared;
+    uint32_t orphaned = atomic_load(&shared->fills_orphaned);
+    int64_t scanned = atomic_load(&shared->fills_scanned_ms);
+    size_t n;
+
+    if (now - x->housekept_ms < HOUSEKEEP_MS) {
+        return;
+    }
+    n = x->attached = fill_snapshot(t, &x->array, &x->cap);
+    for (size_t i = 0; i < n; i++) {
+        struct fill *f = x->array[i];
+        bool owned;
+
+        if (now - f->looked_ms >= LOOK_MS) {
+            f->looked_ms = now;
+            fill_look(f);
+        }
+        pthread_mutex_lock(&t->mutex);
+        owned = f->owned;
+        pthread_mutex_unlock(&t->mutex);
+        if (owned && fill_ours(f)) {
+            atomic_store(&f->map.live->beat, (uint64_t)now);
+        } else if (owned) {
+            if (!f->active) {
+                fill_let_go(f);
+            }
+        } else if (!fill_ended(f) && !fill_has_owner(f)) {
+            (void)fill_claim(f, false);
+        }
+        fill_unref(f);
+    }
+    if (x->housekept_ms == 0 || orphaned != x->orphans_seen ||
+        (now - scanned >= SCAN_MS &&
+         atomic_compare_exchange_strong(&shared->fills_scanned_ms, &scanned, now))) {
+        x->orphans_seen = orphaned;
+        atomic_store(&shared->fills_scanned_ms, now);
+        parts_scan(t);
+    }
+    x->housekept_ms = now;
+}
+
+/* After each turn: readers see bytes soon, and buffers are written in pieces as large as the turn
+ * allows. */
+static void flush_all(struct fetcher *x)
+{
+    for (struct transfer *t = x->live, *next; t != NULL; t = next) {
+        next = t->next;
+        if (!flush(t) && t->bad == FILL_DISK) {
+            fail_transfer(t, FILL_DISK, t->bad_sys, 1, 0);
+        }
+    }
+}
+
+static int wait_ms(const struct fetcher *x, int64_t now)
+{
+    int64_t until = now + (x->attached > 0 ? FILL_BEAT_MS : IDLE_MS);
+
+    if (x->again) {
+        return 0;
+    }
+    for (const struct fill *f = x->active; f != NULL; f = f->active_next) {
+        if (f->transfer == NULL && x->n_live < LIVE_MAX && f->not_before_ms < until) {
+            until = f->not_before_ms;
+        }
+    }
+    for (const struct transfer *t = x->live; t != NULL; t = t->next) {
+        if (t->again_ms != 0 && t->again_ms < until) {
+            until = t->again_ms;
+        }
+    }
+    return until > now ? (int)(until - now) : 0;
+}
+
+static void *run(void *arg)
+{
+    struct fetcher *x = arg;
+
+    while (!atomic_load(&x->table->stopping)) {
+        int64_t now = gw_mono_ms();
+        int running, left;
+        CURLMsg *msg;
+
+        x->again = false;
+        take_queue(x);
+        housekeep(x, now);
+        work(x, now);
+        curl_multi_perform(x->multi, &running);
+        flush_all(x);
+        while ((msg = curl_multi_info_read(x->multi, &left)) != NULL) {
+            struct transfer *t = NULL;
+            CURLcode code = msg->data.result;
+
+            if (msg->msg == CURLMSG_DONE &&
+                curl_easy_getinfo(msg->easy_handle, CURLINFO_PRIVATE, (char **)&t) == CURLE_OK &&
+                t != NULL) {
+                finish(t, code);
+            }
+        }
+        curl_multi_poll(x->multi, NULL, 0, wait_ms(x, gw_mono_ms()), NULL);
+    }
+    while (x->active !=
+           NULL) { /* what came is written and marked; cache_fills_close gives it back */
+        deactivate(x, x->active);
+    }
+    return NULL;
+}
+
+int fetcher_open(struct fetcher **out, struct fill_table *t, struct gw_error *err)
+{
+    struct fetcher *x = gw_alloc(sizeof(*x));
+    int sys;
+
+    if (x == NULL || (x->multi = curl_multi_init()) == NULL) {
+        gw_free(x);
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the fetcher");
+    }
+    x->table = t;
+    curl_multi_setopt(x->multi, CURLMOPT_MAXCONNECTS, 2L * LIVE_MAX);
+    curl_multi_setopt(x->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    *out = x; /* before the thread: it claims what it finds */
+    sys = cache_thread_start(&x->thread, run, x);
+    if (sys != 0) {
+        *out = NULL;
+        curl_multi_cleanup(x->multi);
+        gw_free(x);
+        return gw_fail(err, GW_IO, sys, "the fetcher's thread: %s", strerrordesc_np(sys));
+    }
+    return GW_OK;
+}
+
+void fetcher_wake(struct fetcher *x)
+{
+    curl_multi_wakeup(x->multi);
+}
+
+void fetcher_close(struct fetcher *x)
+{
+    if (x == NULL) {
+        return;
+    }
+    curl_multi_wakeup(x->multi);
+    pthread_join(x->thread, NULL);
+    curl_multi_cleanup(x->multi);
+    gw_free(x->array);
+    gw_free(x);
+}

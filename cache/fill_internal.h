@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cache/fill_internal.h - large fills: who holds what, and the map that all processes share.
+ *
+ *   table    one per process: the list of attached parts, one mutex for memory work, one fetcher
+ * thread fill     one attached part of this process, shared by its readers, the fetcher and the
+ * jobs; reference counted map      the mapping itself (map.c): immutable head, live words
+ * (atomics), one byte per granule transfer one range on its way (fetcher.c). This version runs one
+ * per fill; nothing in the format assumes it.
+ *
+ * A fill belongs to the process whose word is in the map's `owner`: it fetches, hashes and
+ * publishes. Everybody else reads, and takes the fill over (compare and swap) when the owner is
+ * dead. An owner that finds another word there has lost the fill and lets go; what it wrote
+ * meanwhile are bytes of the same digest, so nothing is harmed.
+ *
+ * Removing or replacing names in parts/ happens under flock(parts/.lock) only, in jobs and in the
+ * fetcher; looking does not need it, because a map gets its name after it is complete and names the
+ * inode of its part.
+ */
+#ifndef CACHE_FILL_INTERNAL_H
+#define CACHE_FILL_INTERNAL_H
+
+#include <limits.h>
+#include <pthread.h>
+
+#include "base/sha.h"
+#include "cache/cache_internal.h"
+
+/* ---- the map: parts/<digest>.map, version 1, native byte order (the cache is local) ---- */
+#define MAP_VERSION 1u
+#define MAP_PAGE 4096u            /* head, then live words, each its own page */
+#define MAP_GRANULES_AT 8192u     /* then one byte per granule */
+#define MAP_SIZE_MAX (1ull << 44) /* bytes of a blob; 16 MiB of granule bytes */
+#define MAP_SOURCE_MAX 3072u
+#define MAP_TRANSFERS 16u
+
+struct map_head { /* written once, before the file has its name */
+    char magic[8];
+    uint32_t version;
+    uint32_t granule;
+    uint64_t size;
+    uint64_t part_ino;
+    uint64_t generation; /* random */
+    uint32_t digest_len, source_len;
+    char digest[CACHE_DIGEST_MAX];
+    char source[MAP_SOURCE_MAX];
+    uint8_t reserved[908];
+    uint32_t crc; /* of everything above */
+};
+_Static_assert(sizeof(struct map_head) == MAP_PAGE, "the head is a page");
+
+enum map_state { /* words, so that a flipped bit makes none of the others */
+                 MAP_FILLING = 0x4c4c4946,
+                 MAP_PROVEN = 0x564f5250, /* the digest is right; nothing is held back any more */
+                 MAP_WHOLE = 0x4c4f4857,  /* linked into blobs/, durable */
+                 MAP_CORRUPT =
+                     0x54524f43, /* every byte came and the digest is wrong: cut the readers */
+                 MAP_DROPPED = 0x504f5244 /* removed for another reason */
+};
+
+struct map_hash { /* two of them, written in turn: a kill in mid-save leaves the other */
+    uint64_t seq;
+    struct gw_sha256 sha;
+    uint32_t pad;
+    uint32_t crc; /* of everything above, begun with the head's crc: it belongs to this map only */
+};
+
+struct map_live {
+    _Atomic uint64_t boot;    /* of whoever wrote last */
+    _Atomic uint64_t clean;   /* 0, or a seal: what it covers has reached the disk */
+    _Atomic uint64_t owner;   /* zone << 40 | (slot + 1) << 32 | generation; 0: nobody */
+    _Atomic uint64_t beat;    /* monotonic ms of the owner's last sign of life */
+    _Atomic uint64_t waiters; /* slots to be woken at the next progress */
+    _Atomic uint64_t
+        failure; /* until ms << 24 | kind << 16 | errno, HTTP status or CURLcode; 0: none */
+    _Atomic uint64_t
+        transfers[MAP_TRANSFERS]; /* live bit | granule << 21 | bytes of it that are there */
+    _Atomic uint32_t state;       /* enum map_state */
+    struct map_hash hash[2];
+};
+_Static_assert(sizeof(struct map_live) <= MAP_PAGE, "the live words fit their page");
+
+#define GRANULE_ABSENT 0u
+#define GRANULE_VALID 1u
+#define GRANULE_LIVE 2u /* a transfer is in it; its word in transfers[] says how far */
+
+struct map {
+    int map_fd, part_fd;
+    size_t bytes; /* mapped */
+    uint64_t granules;
+    const struct map_head *head;
+    struct map_live *live;
+    _Atomic uint8_t *granule;
+};
+
+uint64_t map_file_bytes(uint64_t size);
+extern const char map_ended[]; /* a doubt that is no damage: its fill is over */
+/* Would this image be a trustworthy map of that digest, with that part? Pure. @return NULL, or what
+ * is wrong with it */
+const char *map_doubt(const void *image, size_t n, struct gw_str digest, uint64_t part_size,
+                      uint64_t part_ino, uint64_t boot);
+/* Fills a new image (map_file_bytes long, zeroed) of a part without any byte. */
+void map_format(void *image, struct gw_str digest, uint64_t size, struct gw_str source,
+                uint64_t part_ino, uint64_t generation, uint64_t boot);
+/* Opens map and part and maps the former. @return GW_OK; GW_NOT_FOUND (no map); GW_CORRUPT (not to
+ * be trusted, or its part is not there: whoever holds the lock drops both); GW_CONFLICT (ended);
+ * GW_IO; GW_NO_MEMORY */
+int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t boot,
+               struct gw_error *err) GW_MUST_CHECK;
+void map_detach(struct map *m);
+/* Bytes that may be read from offset on, at most up to end; looks no further than 64 granules. */
+uint64_t map_ready(const struct map *m, uint64_t offset, uint64_t end);
+/* First granule >= from that is not valid; m->granules if there is none. */
+uint64_t map_missing(const struct map *m, uint64_t from);
+/* One past the last granule of the run of not valid ones that begins at from. */
+uint64_t map_run_end(const struct map *m, uint64_t from);
+/* Bytes of granules [0, g), which may end with the blob. */
+uint64_t map_bytes(const struct map *m, uint64_t g);
+/* After a change of owner: what no transfer vouches for becomes absent. */
+void map_settle(struct map *m);
+/* The newest hash state whose CRC is right and whose bytes are all there; else a fresh one. */
+void map_hash_load(const struct map *m, struct gw_sha256 *out);
+void map_hash_save(struct map *m, const struct gw_sha256 *s);
+/* What `clean` must hold for another boot to trust the map as it is now. */
+uint64_t map_seal(const struct map *m);
+#define TRANSFER_LIVE (1ull << 63)
+static inline uint64_t transfer_word(uint64_t granule, uint64_t bytes)
+{
+    return TRANSFER_LIVE | granule << 21 | bytes;
+}
+static inline uint64_t transfer_granule(uint64_t word)
+{
+    return (word & ~TRANSFER_LIVE) >> 21;
+}
+static inline uint64_t transfer_bytes(uint64_t word)
+{
+    return word & ((1u << 21) - 1);
+}
+
+/* ---- fills of this process ---- */
+enum fill_failure {
+    FILL_NETWORK = 1, /* sys: CURLcode */
+    FILL_STATUS,      /* sys: HTTP status */
+    FILL_REDIRECT,    /* to where we do not go, or too often */
+    FILL_CHANGED,     /* upstream has other content under this name */
+    FILL_RANGE,       /* the answer is not the range that was asked for */
+    FILL_ENCODED,     /* a compressed body */
+    FILL_DISK,        /* sys: errno */
+    FILL_MEMORY,
+    FILL_SOURCE /* the target in the map makes no URL */
+};
+
+struct fill_table {
+    struct cache *cache;
+    uint64_t boot, self; /* self: our owner word */
+    atomic_bool stopping;
+    struct fetcher *fetcher; /* NULL: read only, nothing is claimed */
+    pthread_mutex_t mutex;   /* memory work only */
+    struct fill *list;       /* all that are attached */
+    struct fill *queue;      /* newly owned, for the fetcher; by queue_next */
+    unsigned n_owned;
+};
+
+struct transfer;
+
+struct fill {
+    struct fill *next, *queue_next;
+    struct fill_table *table;
+    char digest[CACHE_DIGEST_MAX + 1];
+    char key[CACHE_DIGEST_MAX + sizeof("fill:")];
+    struct map map;
+    atomic_bool gone; /* its names or sizes are no longer what they were: touch the map no more */
+
+    /* under table->mutex */
+    unsigned refs; /* readers, the owner, the fetcher, the job: one each */
+    bool listed;   /* new readers join this one */
+    bool owned, queued;
+    bool drop; /* the next job drops it */
+    bool job_out, job_running;
+    int64_t job_after_ms, job_out_ms, asked_ms; /* asked_ms: when the owner was last looked up */
+    uint64_t contiguous;                        /* granules valid from the first on */
+    uint64_t hashed;                            /* bytes */
+
+    /* the fetcher's thread only */
+    bool active;
+    struct fill *active_next;
+    struct transfer *transfer;
+    unsigned failures; /* weight, since the last progress */
+    int64_t not_before_ms;
+    bool digest_etags; /* its redirect target gave our digest as ETag */
+    int64_t looked_ms;
+};
+
+static inline struct gw_str fill_digest(const struct fill *f)
+{
+    return (struct gw_str){f->digest, strlen(f->digest)};
+}
+
+/* A reference to the attached part of that digest; attaches it if need be. Loop or fetcher.
+ * @return as map_attach, GW_NO_MEMORY */
+int fill_get(struct fill **out, struct fill_table *t, struct gw_str digest,
+             struct gw_error *err) GW_MUST_CHECK;
+void fill_ref(struct fill *f);
+void fill_unref(struct fill *f); /* NULL is fine */
+/* Is there somebody who works on it? Asks the system at most every 50 ms. */
+bool fill_has_owner(struct fill *f);
+/* Take it over if nobody has it. fresh: also one whose last try failed. @return it is ours */
+bool fill_claim(struct fill *f, bool fresh);
+/* Ours no more; for whoever comes. */
+void fill_let_go(struct fill *f);
+void fill_wake(struct fill *f);
+bool fill_ours(const struct fill *f); /* by the map: false also when somebody took it away */
+bool fill_ended(const struct fill *f);
+/* Records why, for until_ms at least; before letting go. */
+void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms);
+/* GW_OK: no failure that counts now. */
+int fill_failure(const struct fill *f, struct gw_error *err);
+/* Counts what is valid from the front, and wakes our loop when that makes a job due. */
+void fill_progress(struct fill *f);
+/* No new readers for it. */
+void fill_unlist(struct fill *f);
+/* Are its names and sizes still what they were? If not, it is gone. A few system calls. */
+void fill_look(struct fill *f);
+/* All attached fills, each with a reference, into a growing array of the caller. */
+size_t fill_snapshot(struct fill_table *t, struct fill ***array, size_t *cap);
+
+/* ---- part.c ---- */
+/* Held while names in parts/ are made or removed. @return a descriptor, -1 with errno */
+int parts_lock(struct fill_table *t, bool wait);
+void parts_unlock(int lock);
+/* Under the lock: makes part and map. @return GW_OK; GW_CONFLICT (one is there); GW_IO */
+int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct gw_str source,
+              struct gw_error *err) GW_MUST_CHECK;
+/* Under the lock: removes both names whatever they are. */
+void part_remove(struct fill_table *t, struct gw_str digest);
+/* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go, woken.
+ */
+void part_drop(struct fill *f, enum map_state state);
+/* Job. The mismatches of the last hour, this one included. */
+unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
+unsigned part_mismatches(struct fill_table *t, struct gw_str digest);
+/* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
+void parts_scan(struct fill_table *t);
+
+/* ---- fetcher.c ---- */
+int fetcher_open(struct fetcher **out, struct fill_table *t, struct gw_error *err) GW_MUST_CHECK;
+void fetcher_wake(struct fetcher *f);
+void fetcher_close(struct fetcher *f); /* joins; what was on its way is written and marked */
+/* RFC 9110, 14.4: "bytes 0-9/100", nothing else. *end is one past the last byte. Pure. */
+bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, uint64_t *total);
+
+#define FILL_STEP (64u << 20)    /* bytes of one hash job */
+#define FILL_STEP_MIN (8u << 20) /* a job is worth it from here on */
+#define FILL_HOLD_BACK (16u << 20)
+#define FILL_RETRY_MS 5000 /* a failed fill rests so long */
+#define FILL_BEAT_MS 250
+#define FILL_SILENT_MS 15000 /* an owner of this zone that is alive but says nothing: stopped */
+#define FILL_FOREIGN_MS 3000 /* an owner of another zone: no other way to tell */
+#define MISMATCH_MS (3600 * 1000) /* of wall time */
+
+#endif

@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * cache/part.c - the names in parts/: made, dropped, swept.
+ *
+ *   <digest>.part, <digest>.map   a fill; the map gets its name last and loses it first
+ *   <digest>.map.new              a map that is being made
+ *   <digest>.bad                  how often the digest did not match; the time is the file's
+ *   .lock                         flock: whoever makes or removes names holds it
+ */
+#include "cache/fill_internal.h"
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define SPACE_SPARE (64u << 20) /* or a 50th of a small disk: for the index, maps, small blobs */
+#define SCAN_MAX 8192u          /* names looked at by one scan */
+#define SCAN_OWNED_MAX 16u      /* a scan takes no more orphans than that at a time */
+#define SWEEP_S 3600            /* rubbish is left alone so long */
+#define SWEEP_FAILED_S (3 * 24 * 3600)
+
+static void path_of(const struct fill_table *t, struct gw_str digest, const char *suffix,
+                    char path[PATH_MAX])
+{
+    snprintf(path, PATH_MAX, "%s/" GW_STR_FMT "%s", t->cache->parts_dir, GW_STR_ARG(digest),
+             suffix);
+}
+
+int parts_lock(struct fill_table *t, bool wait)
+{
+    char path[PATH_MAX];
+    int fd, rc;
+
+    path_of(t, GW_STR(""), ".lock", path);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 && errno == ENOENT && gw_dir_make(t->cache->parts_dir, 0700, NULL) == GW_OK) {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    }
+    if (fd < 0) {
+        return -1;
+    }
+    do { /* by open file, so threads of one process exclude each other as well */
+        rc = flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB);
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0) {
+        int saved = errno;
+
+        close(fd);
+        errno = saved;
+        return -1;
+    }
+    return fd;
+}
+
+void parts_unlock(int lock)
+{
+    if (lock >= 0) {
+        close(lock);
+    }
+}
+
+/* ---- making ---- */
+
+/* Bytes that the parts on this disk still want to write. */
+static uint64_t outstanding(const struct fill_table *t)
+{
+    DIR *dir = opendir(t->cache->parts_dir);
+    const struct dirent *e;
+    uint64_t sum = 0;
+    unsigned seen = 0;
+
+    while (dir != NULL && seen++ < SCAN_MAX && (e = readdir(dir)) != NULL) {
+        struct stat st;
+
+        if (gw_str_ends(gw_str_c(e->d_name), GW_STR(".part")) &&
+            fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+            st.st_size / 512 > st.st_blocks) {
+            sum += (uint64_t)st.st_size - (uint64_t)st.st_blocks * 512;
+        }
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+    return sum;
+}
+
+static int check_space(const struct fill_table *t, uint64_t size, struct gw_error *err)
+{
+    struct statvfs fs;
+    uint64_t have, spare, promised;
+
+    if (statvfs(t->cache->parts_dir, &fs) != 0) {
+        return gw_fail(err, GW_IO, errno, "statvfs %s: %s", t->cache->parts_dir,
+                       strerrordesc_np(errno));
+    }
+    have = (uint64_t)fs.f_bavail * fs.f_frsize;
+    spare = (uint64_t)fs.f_blocks * fs.f_frsize / 50;
+    spare = spare < SPACE_SPARE ? spare : SPACE_SPARE;
+    promised = outstanding(t);
+    if (have < spare || have - spare < promised || have - spare - promised < size) {
+        return gw_fail(
+            err, GW_IO, ENOSPC,
+            "no room in the cache for a file of %llu MB (free %llu MB, promised %llu MB)",
+            (unsigned long long)(size >> 20), (unsigned long long)(have >> 20),
+            (unsigned long long)(promised >> 20));
+    }
+    return GW_OK;
+}
+
+static int write_map(struct fill_table *t, struct gw_str digest, uint64_t size,
+                     struct gw_str source, uint64_t ino, struct gw_error *err)
+{
+    char temp[PATH_MAX], path[PATH_MAX];
+    uint8_t *image = gw_alloc(MAP_GRANULES_AT); /* zeroed; all granules are absent: 0 */
+    uint64_t generation;
+    int fd = -1, rc, sys;
+
+    path_of(t, digest, ".map.new", temp);
+    path_of(t, digest, ".map", path);
+    if (image == NULL || !gw_random(&generation, sizeof(generation))) {
+        rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for a map");
+        goto done;
+    }
+    map_format(image, digest, size, source, ino, generation, t->boot);
+    (void)unlink(temp);
+    fd = open(temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        rc = gw_fail(err, GW_IO, errno, "map: %s", strerrordesc_np(errno));
+        goto done;
+    }
+    sys =
+        posix_fallocate(fd, 0, (off_t)map_file_bytes(size)); /* a hole in a full disk is a SIGBUS */
+    if (sys != 0) {
+        rc = gw_fail(err, GW_IO, sys, "map: %s", strerrordesc_np(sys));
+        goto done;
+    }
+    rc = gw_pwrite_all(fd, image, MAP_GRANULES_AT, 0, err);
+    if (rc == GW_OK && link(temp, path) != 0) {
+        rc = gw_fail(err, errno == EEXIST ? GW_CONFLICT : GW_IO, errno, "map: %s",
+                     strerrordesc_np(errno));
+    }
+done:
+    if (fd >= 0) {
+        close(fd);
+        (void)unlink(temp);
+    }
+    gw_free(image);
+    return rc;
+}
+
+int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct gw_str source,
+              struct gw_error *err)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    int fd, rc;
+
+    path_of(t, digest, ".map", path);
+    if (lstat(path, &st) == 0) {
+        return gw_fail(err, GW_CONFLICT, 0, "a part is there");
+    }
+    part_remove(t, digest); /* a part without a map is nothing */
+    rc = check_space(t, size, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
+    path_of(t, digest, ".part", path);
+    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno));
+    }
+    if (ftruncate(fd, (off_t)size) != 0 || fstat(fd, &st) != 0) {
+        rc = gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno));
+    } else {
+        rc = write_map(t, digest, size, source, (uint64_t)st.st_ino, err);
+    }
+    close(fd);
+    if (rc != GW_OK) {
+        (void)unlink(path);
+    } else {
+        atomic_fetch_add(&t->cache->shared->counters.fills, 1);
+    }
+    return rc;
+}
+
+static bool blob_exists(const struct cache *c, struct gw_str digest)
+{
+    char path[CACHE_PATH_MAX];
+
+    return cache_blob_path(c, digest, path, sizeof(path)) && access(path, F_OK) == 0;
+}
+
+/* Under the lock. A map that is not to be trusted goes, with its part. @return GW_OK: a good one is
+ * there; GW_NOT_FOUND */
+static int settle_names(struct fill_table *t, struct gw_str digest, uint64_t *size,
+                        struct gw_error *err)
+{
+    struct gw_error why = {0};
+    struct map m;
+    int rc = map_attach(&m, t->cache->parts_dir, digest, t->boot, &why);
+
+    switch (rc) {
+    case GW_OK:
+        *size = m.head->size;
+        map_detach(&m);
+        return GW_OK;
+    case GW_CORRUPT:
+        atomic_fetch_add(&t->cache->shared->counters.maps_dropped, 1);
+        gw_log_write(&t->cache->log, GW_LOG_WARN, "cache: part of " GW_STR_FMT " dropped: %s",
+                     GW_STR_ARG(digest), why.text);
+        /* fall through */
+    case GW_CONFLICT:
+        part_remove(t, digest);
+        return GW_NOT_FOUND;
+    case GW_NOT_FOUND:
+        return GW_NOT_FOUND;
+    default:
+        if (err != NULL) {
+            *err = why;
+        }
+        return rc;
+    }
+}
+
+/* Under the lock. A part that lives: is it what is asked for? One of another size that nobody works
+ * on makes room. */
+static int keep_or_replace(struct fill_table *t, struct gw_str digest, uint64_t size, uint64_t is,
+                           struct gw_error *err)
+{
+    struct fill *f = NULL;
+    int rc;
+
+    if (is == size) {
+        return GW_OK;
+    }
+    rc = fill_get(&f, t, digest, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
+    if (fill_has_owner(f)) {
+        rc = gw_fail(err, GW_UNAVAILABLE, 0, "being fetched with another size");
+    } else {
+        atomic_store(&f->map.live->state, MAP_DROPPED);
+        part_remove(t, digest);
+        fill_unlist(f);
+        fill_wake(f);
+        rc = GW_NOT_FOUND;
+    }
+    fill_unref(f);
+    return rc;
+}
+
+int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
+                      const struct cache_source *src, struct gw_error *err)
+{
+    struct fill_table *t = c->fills;
+    uint64_t is = 0;
+    int lock, rc;
+
+    if (t == NULL || !cache_digest_valid(digest) || size == 0 || size > MAP_SIZE_MAX ||
+        src->target.n == 0 || src->target.n > MAP_SOURCE_MAX || src->target.p[0] != '/' ||
+        memchr(src->target.p, '\0', src->target.n) != NULL) {
+        return gw_fail(err, GW_INVALID, 0, "not a part that can be made");
+    }
+    if (part_mismatches(t, digest) > 1) {
+        return gw_fail(err, GW_CORRUPT, 0,
+                       "upstream's bytes did not have this digest, twice within the hour");
+    }
+    lock = parts_lock(t, true);
+    if (lock < 0) {
+        return gw_fail(err, GW_IO, errno, "%s/.lock: %s", c->parts_dir, strerrordesc_np(errno));
+    }
+    rc = settle_names(t, digest, &is, err);
+    if (rc == GW_OK) {
+        rc = keep_or_replace(t, digest, size, is, err);
+    }
+    if (rc == GW_NOT_FOUND) {
+        rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, src->target, err);
+    }
+    parts_unlock(lock);
+    return rc;
+}
+
+/* ---- dropping ---- */
+
+void part_remove(struct fill_table *t, struct gw_str digest)
+{
+    static const char *const suffixes[] = {".map", ".part", ".map.new"};
+    char path[PATH_MAX];
+
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        path_of(t, digest, suffixes[i], path);
+        if (unlink(path) != 0 && errno == EISDIR && gw_dir_remove(path, NULL) != GW_OK) {
+            continue; /* somebody's joke; making the part will say what is wrong */
+        }
+    }
+}
+
+void part_drop(struct fill *f, enum map_state state)
+{
+    struct fill_table *t = f->table;
+    char path[PATH_MAX];
+    struct stat named, held;
+    int lock;
+
+    if (!atomic_load(&f->gone)) {
+        atomic_store(&f->map.live->state, state);
+        lock = parts_lock(t, true);
+        path_of(t, fill_digest(f), ".map", path);
+        if (lock >= 0 && stat(path, &named) == 0 && fstat(f->map.map_fd, &held) == 0 &&
+            named.st_ino == held.st_ino) {
+            part_remove(t, fill_digest(f));
+        }
+        parts_unlock(lock);
+    }
+    fill_unlist(f);
+    fill_wake(f);
+    fill_let_go(f);
+}
+
+/* ---- mismatches ---- */
+
+static bool within_hour(const struct stat *st)
+{
+    int64_t age =
+        gw_wall_ms() - ((int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000);
+
+    return age < MISMATCH_MS && age > -MISMATCH_MS;
+}
+
+unsigned part_mismatches(struct fill_table *t, struct gw_str digest)
+{
+    char path[PATH_MAX], text[16] = "";
+    struct stat st;
+    unsigned long n;
+    int fd;
+
+    path_of(t, digest, ".bad", path);
+    fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+        return 0;
+    }
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || !within_hour(&st) ||
+        read(fd, text, sizeof(text) - 1) < 0) {
+        close(fd);
+        return 0;
+    }
+    close(fd);
+    n = strtoul(text, NULL, 10);
+    return n > 0 && n < 1000 ? (unsigned)n : 1; /* the file itself says that there was one */
+}
+
+unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest)
+{
+    unsigned n = part_mismatches(t, digest) + 1;
+    char name[CACHE_DIGEST_MAX + 8], text[16];
+
+    snprintf(name, sizeof(name), GW_STR_FMT ".bad", GW_STR_ARG(digest));
+    snprintf(text, sizeof(text), "%u\n", n);
+    if (gw_file_replace(t->cache->parts_dir, name, gw_str_c(text), 0600, NULL) != GW_OK) {
+        return 2; /* what cannot be remembered is not tried again */
+    }
+    return n;
+}
+
+bool cache_recently_mismatched(struct cache *c, struct gw_str digest)
+{
+    char path[CACHE_PATH_MAX];
+    struct stat st;
+
+    if (!cache_digest_valid(digest)) {
+        return false;
+    }
+    snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".bad", c->parts_dir, GW_STR_ARG(digest));
+    return lstat(path, &st) == 0 && within_hour(&st);
+}
+
+/* ---- the scan ---- */
+
+static int64_t age_s(int dir, const char *name)
+{
+    struct stat st;
+
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 ? gw_wall_ms() / 1000 - st.st_mtime
+                                                             : -1;
+}
+
+/* A map: adopt it, leave it, or drop it. */
+static void scan_map(struct fill_table *t, int dir, const char *name, struct gw_str digest)
+{
+    struct fill *f = NULL;
+    uint64_t size;
+    unsigned owned;
+    int lock, rc = fill_get(&f, t, digest, NULL);
+
+    if (rc == GW_OK) {
+        bool old = age_s(dir, name) > SWEEP_FAILED_S;
+
+        pthread_mutex_lock(&t->mutex);
+        owned = t->n_owned;
+        pthread_mutex_unlock(&t->mutex);
+        if (owned < SCAN_OWNED_MAX && !fill_claim(f, false) && old && !fill_has_owner(f)) {
+            part_drop(f, MAP_DROPPED); /* failed days ago, and nobody asked since */
+        }
+        fill_unref(f);
+        return;
+    }
+    if (rc != GW_CORRUPT && rc != GW_CONFLICT) {
+        return;
+    }
+    lock = parts_lock(t, false);
+    if (lock >= 0) { /* again: it may have been in the middle of being removed */
+        (void)settle_names(t, digest, &size, NULL);
+        parts_unlock(lock);
+    }
+}
+
+static void sweep(struct fill_table *t, int dir, const char *name, struct gw_str digest)
+{
+    char path[PATH_MAX];
+    int lock = parts_lock(t, false);
+
+    if (lock < 0) {
+        return;
+    }
+    path_of(t, digest, ".map", path);
+    if (access(path, F_OK) != 0 || !gw_str_ends(gw_str_c(name), GW_STR(".part"))) {
+        (void)unlinkat(dir, name, 0);
+    }
+    parts_unlock(lock);
+}
+
+void parts_scan(struct fill_table *t)
+{
+    DIR *dir = opendir(t->cache->parts_dir);
+    const struct dirent *e;
+    unsigned seen = 0;
+
+    if (dir == NULL) {
+        return;
+    }
+    while (seen++ < SCAN_MAX && !atomic_load(&t->stopping) && (e = readdir(dir)) != NULL) {
+        struct gw_str name = gw_str_c(e->d_name), digest, rest = name;
+
+        if (!gw_str_split(&rest, '.', &digest) || !cache_digest_valid(digest) || rest.p == NULL) {
+            continue;
+        }
+        if (gw_str_eq_c(rest, "map")) {
+            scan_map(t, dirfd(dir), e->d_name, digest);
+        } else if (age_s(dirfd(dir), e->d_name) > SWEEP_S) {
+            sweep(t, dirfd(dir), e->d_name, digest);
+        }
+    }
+    closedir(dir);
+}

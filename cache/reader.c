@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* cache/reader.c - one response that follows a fill: what may go out now, and who is asked for
+ * more. */
+#include "cache/fill_internal.h"
+
+#include "base/alloc.h"
+
+#include <unistd.h>
+
+struct cache_reader {
+    struct fill *fill;
+};
+
+static bool blob_exists(const struct cache *c, struct gw_str digest)
+{
+    char path[CACHE_PATH_MAX];
+
+    return cache_blob_path(c, digest, path, sizeof(path)) && access(path, F_OK) == 0;
+}
+
+int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                      uint64_t size, struct gw_error *err)
+{
+    struct cache_reader *r;
+    struct fill *f = NULL;
+    int rc;
+
+    if (c->fills == NULL || !cache_digest_valid(digest)) {
+        return gw_fail(err, GW_IO, 0, "no fills here");
+    }
+    r = gw_alloc(sizeof(*r));
+    if (r == NULL) {
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a reader");
+    }
+    rc = fill_get(&f, c->fills, digest, err);
+    if (rc == GW_OK) {
+        fill_look(f); /* a part that was removed is not joined */
+        if (fill_ended(f)) {
+            fill_unlist(f);
+            rc = GW_NOT_FOUND;
+        } else if (f->map.head->size != size) {
+            rc = GW_CORRUPT; /* the job decides */
+        }
+    }
+    switch (rc) {
+    case GW_OK:
+        r->fill = f;
+        *out = r;
+        return GW_OK;
+    case GW_NOT_FOUND:
+    case GW_CORRUPT:
+    case GW_CONFLICT:
+        rc = blob_exists(c, digest) ? GW_CONFLICT : GW_AGAIN;
+        break;
+    default:
+        break;
+    }
+    fill_unref(f);
+    gw_free(r);
+    return rc;
+}
+
+/* What is there and may be shown. */
+static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun)
+{
+    const struct map *m = &r->fill->map;
+    uint64_t size = m->head->size, limit = end;
+    uint32_t state = atomic_load(&m->live->state);
+
+    if (state == MAP_WHOLE) {
+        return end - offset;
+    }
+    if (state != MAP_PROVEN) {
+        if (r->fill->table->cache->options.verify_before) {
+            return 0;
+        }
+        /* A client that resumes after a cut cannot have got the last byte of wrong content: design
+         * 4, proof. */
+        if (end == size && begun + (end - offset) > FILL_HOLD_BACK) {
+            limit = (size - 1) / CACHE_GRANULE * CACHE_GRANULE;
+        }
+    }
+    return offset < limit ? map_ready(m, offset, limit) : 0;
+}
+
+int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
+                      uint64_t *avail, struct gw_error *err)
+{
+    struct fill *f = r->fill;
+    struct fill_table *t = f->table;
+    int rc;
+
+    *avail = 0;
+    if (atomic_load(&t->stopping)) {
+        return gw_fail(err, GW_CANCELLED, 0, "leaving");
+    }
+    if (atomic_load(&f->gone)) {
+        return gw_fail(err, GW_UNAVAILABLE, 0, "the part was removed");
+    }
+    if (end > f->map.head->size || offset > end) {
+        return gw_fail(err, GW_IO, 0, "a range outside of the file");
+    }
+    if (offset == end) {
+        return GW_OK;
+    }
+    if (atomic_load(&f->map.live->state) != MAP_CORRUPT) {
+        *avail = ready(r, offset, end, begun);
+        if (*avail > 0) {
+            return GW_OK;
+        }
+        /* First the bit, then another look: whoever publishes does it the other way round. */
+        atomic_fetch_or(&f->map.live->waiters, 1ull << t->cache->slot);
+        *avail = ready(r, offset, end, begun);
+        if (*avail > 0) {
+            return GW_OK;
+        }
+    }
+    switch (atomic_load(&f->map.live->state)) {
+    case MAP_FILLING:
+    case MAP_PROVEN:
+        break;
+    case MAP_WHOLE: /* just now */
+        *avail = end - offset;
+        return GW_OK;
+    case MAP_CORRUPT:
+        return gw_fail(err, GW_CORRUPT, 0, "upstream's bytes do not have this digest");
+    default:
+        rc = fill_failure(f, err);
+        return rc != GW_OK ? rc : gw_fail(err, GW_UNAVAILABLE, 0, "the part was dropped");
+    }
+    if (!fill_has_owner(f)) {
+        rc = fill_failure(f, err);
+        if (rc != GW_OK) {
+            return rc;
+        }
+        (void)fill_claim(f, true);
+    }
+    return GW_OK;
+}
+
+int cache_reader_fd(const struct cache_reader *r)
+{
+    return r->fill->map.part_fd;
+}
+
+void cache_reader_close(struct cache_reader *r)
+{
+    if (r != NULL) {
+        fill_unref(r->fill);
+        gw_free(r);
+    }
+}
