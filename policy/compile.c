@@ -14,6 +14,7 @@
 
 #define KEEP_MAX_BYTES ((size_t)1 << 30)
 #define TREES_MAX_BYTES ((size_t)2 << 30)
+#define SPARE_BYTES ((size_t)1 << 20) /* with more than that to go, it was not the ceiling */
 #define COMPLAINTS_MAX 1000u
 #define LINE_MAX_BYTES 600
 
@@ -114,7 +115,7 @@ const char *policy_hint(char buf[POLICY_HINT], struct gw_str word, const char *c
     const char *near = gw_nearest(word, words, n);
 
     buf[0] = '\0';
-    if (near)
+    if (near && !gw_str_eq_c(word, near))
         snprintf(buf, POLICY_HINT, "; did you mean \"%.120s\"?", near);
     return buf;
 }
@@ -304,7 +305,7 @@ static void read_documents(struct policy_compiler *c, const struct policy_file *
         } else if (rc == GW_INVALID) {
             complain_line(c, doc->name, 0, 0, err.text);
         } else {
-            c->status = rc;
+            c->status = TREES_MAX_BYTES - c->tmp.used > SPARE_BYTES ? GW_NO_MEMORY : GW_TOO_LARGE;
         }
     }
 }

@@ -265,6 +265,9 @@ static void complain_cycle(struct policy_compiler *c, const uint32_t *waits, uin
     for (i = 0; i < n; i++) /* whatever led to the circle is behind us after n steps */
         at = next[at];
     start = at;
+    for (i = next[at]; i != at; i = next[i])
+        start = i < start ? i : start;
+    at = start;
     used = (size_t)snprintf(text, sizeof(text), "%s", c->p->groups.keys[at].p);
     do {
         at = next[at];

@@ -246,11 +246,11 @@ static void read_expires(struct policy_compiler *c, const struct gw_yaml *node, 
 
 static bool read_flag(struct policy_compiler *c, const struct gw_yaml *node)
 {
-    if (node->kind == GW_YAML_SCALAR && gw_str_eq_c(node->value, "true"))
-        return true;
-    if (node->kind != GW_YAML_SCALAR || !gw_str_eq_c(node->value, "false"))
+    if (node->kind == GW_YAML_SCALAR && gw_str_eq_c(node->value, "false"))
+        return false;
+    if (node->kind != GW_YAML_SCALAR || !gw_str_eq_c(node->value, "true"))
         policy_complain(c, node, false, "%s is true or false", node->key.p);
-    return false;
+    return true;
 }
 
 static bool names_users(const struct policy_subjects *s)
