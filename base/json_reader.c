@@ -593,7 +593,10 @@ int gw_json_reader_feed(struct gw_json_reader *r, struct gw_str bytes, struct gw
     struct chunk c = {.err = err};
     int rc = GW_OK;
 
-    if (bytes.n == 0 && r->state != FAILED) {
+    if (r->state == FAILED) {
+        return gw_fail(err, GW_INVALID, 0, "JSON: read on after a failure");
+    }
+    if (bytes.n == 0) {
         return GW_OK;
     }
     c.begin = c.p = c.run = bytes.p;
@@ -615,8 +618,6 @@ int gw_json_reader_feed(struct gw_json_reader *r, struct gw_str bytes, struct gw
         case LITERAL:
             rc = read_literal(r, &c);
             break;
-        case FAILED:
-            return gw_fail(err, GW_INVALID, 0, "JSON: fed again after a failure");
         default:
             rc = read_structure(r, &c);
         }

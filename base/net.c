@@ -32,6 +32,7 @@ struct gw_conn {
     int fd;
     int64_t deadline_ms;
     bool broken; /* nothing may be sent or read any more */
+    bool secure; /* the handshake is done and its certificate is right */
     bool eof;    /* the peer closed its side, seen below TLS */
     int sys;     /* errno of the last failed recv or send below TLS */
     SSL_CTX *ctx;
@@ -345,7 +346,7 @@ static int settle(struct gw_conn *c, int ok, const char *doing, struct gw_error 
     case SSL_ERROR_ZERO_RETURN:
         return GW_NOT_FOUND;
     default:
-        if (c->eof && c->sys == 0 && SSL_is_init_finished(c->ssl)) {
+        if (c->eof && c->sys == 0 && c->secure) {
             /* without close_notify, as many servers do: the protocols above frame their messages */
             c->broken = true;
             return GW_NOT_FOUND;
@@ -364,7 +365,7 @@ static int load_ca(SSL_CTX *ctx, const char *ca_file, struct gw_error *err)
                         : SSL_CTX_load_verify_file(ctx, ca_file) == 1) {
         return GW_OK;
     }
-    code = ERR_peek_last_error();
+    code = ERR_peek_error(); /* the first one knows the errno */
     reason = ERR_SYSTEM_ERROR(code) ? strerrordesc_np(ERR_GET_REASON(code))
                                     : ERR_reason_error_string(code);
     ERR_clear_error();
@@ -488,6 +489,7 @@ int gw_conn_start_tls(struct gw_conn *c, const struct gw_dial *d, struct gw_erro
     if (rc == GW_OK) {
         rc = shake_hands(c, err);
     }
+    c->secure = rc == GW_OK;
     c->broken = rc != GW_OK;
     return rc;
 }
