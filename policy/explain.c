@@ -202,13 +202,18 @@ static size_t find_misses(const struct report *x, const struct policy_rule **out
     return n;
 }
 
+/* How many there are; the first MATCHES_SHOWN are in out. */
 static size_t find_matches(const struct report *x, const struct policy_rule **out)
 {
     size_t i, n = 0;
 
-    for (i = 0; i < x->p->n_rules && n < MATCHES_SHOWN; i++)
-        if (policy_rule_misses(x->p->rules[i], x->q) == 0)
-            out[n++] = x->p->rules[i];
+    for (i = 0; i < x->p->n_rules; i++) {
+        if (policy_rule_misses(x->p->rules[i], x->q) != 0)
+            continue;
+        if (n < MATCHES_SHOWN)
+            out[n] = x->p->rules[i];
+        n++;
+    }
     return n;
 }
 
@@ -252,10 +257,12 @@ static void write_text(const struct report *x, const struct policy_rule *const *
     if (x->rule && x->rule->reason.n)
         gw_buf_addf(x->out, "reason: " GW_STR_FMT "\n", GW_STR_ARG(x->rule->reason));
     gw_buf_add_c(x->out, n_matches ? "matching rules:\n" : "");
-    for (i = 0; i < n_matches; i++) {
+    for (i = 0; i < n_matches && i < MATCHES_SHOWN; i++) {
         text_rule(x, matches[i]);
         gw_buf_add_char(x->out, '\n');
     }
+    if (i < n_matches)
+        gw_buf_addf(x->out, "  and %zu more\n", n_matches - i);
     gw_buf_add_c(x->out, n_misses ? "nearest misses:\n" : "");
     for (i = 0; i < n_misses; i++) {
         text_rule(x, misses[i]);
@@ -343,7 +350,9 @@ static void write_json(const struct report *x, const struct policy_rule *const *
         json_rule(x, x->rule, false);
     else
         gw_buf_add_c(x->out, "null");
-    json_rules(x, "matching", matches, n_matches, false);
+    json_rules(x, "matching", matches, n_matches < MATCHES_SHOWN ? n_matches : MATCHES_SHOWN, false);
+    gw_json_put_key(x->out, "matching_total");
+    gw_buf_addf(x->out, "%zu", n_matches);
     json_rules(x, "misses", misses, n_misses, true);
     gw_buf_add_c(x->out, "}\n");
 }
