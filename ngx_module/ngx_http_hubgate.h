@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* ngx_http_hubgate.h - what the files of the door share. nginx types live in this folder and nowhere else. */
+
+#ifndef _NGX_HTTP_HUBGATE_H_INCLUDED_
+#define _NGX_HTTP_HUBGATE_H_INCLUDED_
+
+
+#include <ngx_config.h>
+#include <ngx_core.h>
+#include <ngx_http.h>
+
+#include "gateway/gateway.h"
+
+
+typedef struct {
+    struct gateway_snapshot  *snapshot;
+    ngx_shm_zone_t           *shm_zone;
+    ngx_thread_pool_t        *thread_pool;
+    ngx_str_t                 file;
+    unsigned                  on:1;        /* some location says "hubgate on" */
+} ngx_http_hubgate_main_conf_t;
+
+
+/* one worker */
+typedef struct {
+    struct gateway           *gw;
+    ngx_thread_pool_t        *thread_pool;
+    ngx_connection_t         *wake;        /* the eventfd of our slot */
+    ngx_event_t               tick;
+    ngx_queue_t               waiting;     /* answers that wait for bytes of a fill */
+    uint64_t                  requests;
+    uint32_t                  seed;
+} ngx_http_hubgate_worker_t;
+
+
+/* one request */
+typedef struct {
+    ngx_http_request_t       *r;
+    struct gateway_request    req;
+    struct gateway_answer     ans;
+    ngx_event_t               timer;
+    ngx_queue_t               queue;       /* in worker.waiting */
+    uint64_t                  offset;      /* GATEWAY_PART: the next byte to send */
+    ngx_file_t                file;        /* of the part */
+    u_char                    id[24];
+    unsigned                  counted:1;   /* r->main->count was taken: we finalize */
+    unsigned                  is_waiting:1;
+    unsigned                  header_sent:1;
+} ngx_http_hubgate_ctx_t;
+
+
+extern ngx_module_t               ngx_http_hubgate_module;
+extern ngx_http_hubgate_worker_t  ngx_http_hubgate_worker;
+
+
+/* worker.c */
+ngx_int_t ngx_http_hubgate_init_worker(ngx_cycle_t *cycle);
+void ngx_http_hubgate_exit_worker(ngx_cycle_t *cycle);
+
+/* handler.c */
+ngx_int_t ngx_http_hubgate_handler(ngx_http_request_t *r);
+ngx_int_t ngx_http_hubgate_log_handler(ngx_http_request_t *r);
+void ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc);
+
+/* send.c: NGX_DONE: it goes on by itself and finalizes; else for ngx_http_finalize_request() */
+ngx_int_t ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx);
+void ngx_http_hubgate_part_write(ngx_http_request_t *r);
+
+
+#endif /* _NGX_HTTP_HUBGATE_H_INCLUDED_ */

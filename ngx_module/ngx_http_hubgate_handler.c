@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * ngx_http_hubgate_handler.c - the one content handler: copies what the corridor needs of a request, runs its step, parks
+ * the request while a fact is fetched, and runs the same step again.
+ */
+
+#include "ngx_http_hubgate.h"
+
+
+static void ngx_http_hubgate_body_handler(ngx_http_request_t *r);
+static ngx_int_t ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx);
+static void ngx_http_hubgate_wake(struct gateway_request *req);
+static void ngx_http_hubgate_deadline(ngx_event_t *ev);
+static void ngx_http_hubgate_cleanup(void *data);
+
+
+static struct gw_str
+ngx_http_hubgate_str(ngx_str_t s)
+{
+    struct gw_str  g;
+
+    g.p = (char *) s.data;
+    g.n = s.len;
+
+    return g;
+}
+
+
+static struct gw_str
+ngx_http_hubgate_value(ngx_table_elt_t *h)
+{
+    struct gw_str  none = { NULL, 0 };
+
+    return h ? ngx_http_hubgate_str(h->value) : none;
+}
+
+
+/* headers that nginx has no field for, and how often Authorization came */
+
+static void
+ngx_http_hubgate_headers(ngx_http_hubgate_ctx_t *ctx)
+{
+    ngx_uint_t        i;
+    ngx_list_part_t  *part;
+    ngx_table_elt_t  *h;
+
+    struct gateway_request  *req = &ctx->req;
+
+    part = &ctx->r->headers_in.headers.part;
+    h = part->elts;
+
+    for (i = 0; /* void */ ; i++) {
+
+        if (i >= part->nelts) {
+            if (part->next == NULL) {
+                break;
+            }
+
+            part = part->next;
+            h = part->elts;
+            i = 0;
+        }
+
+        if (h[i].key.len == sizeof("Authorization") - 1
+            && ngx_strncasecmp(h[i].key.data, (u_char *) "Authorization",
+                               h[i].key.len) == 0)
+        {
+            req->n_authorization++;
+            req->authorization = ngx_http_hubgate_str(h[i].value);
+
+        } else if (h[i].key.len == sizeof("Via") - 1
+                   && ngx_strncasecmp(h[i].key.data, (u_char *) "Via", 3) == 0)
+        {
+            req->via = ngx_http_hubgate_str(h[i].value);
+
+        } else if (h[i].key.len == sizeof("Origin") - 1
+                   && ngx_strncasecmp(h[i].key.data, (u_char *) "Origin", 6)
+                      == 0)
+        {
+            req->origin = ngx_http_hubgate_str(h[i].value);
+        }
+    }
+}
+
+
+static void
+ngx_http_hubgate_fill(ngx_http_hubgate_ctx_t *ctx)
+{
+    ngx_http_request_t         *r = ctx->r;
+    struct gateway_request     *req = &ctx->req;
+    ngx_http_hubgate_worker_t  *w = &ngx_http_hubgate_worker;
+
+    req->method = ngx_http_hubgate_str(r->method_name);
+    req->target = ngx_http_hubgate_str(r->unparsed_uri);
+    req->host = ngx_http_hubgate_value(r->headers_in.host);
+
+    if (req->host.n == 0) {            /* HTTP/2 has :authority only */
+        req->host = ngx_http_hubgate_str(r->headers_in.server);
+    }
+
+    req->scheme = ngx_http_hubgate_str(r->schema);
+    req->content_type = ngx_http_hubgate_value(r->headers_in.content_type);
+    req->user_agent = ngx_http_hubgate_value(r->headers_in.user_agent);
+    req->range = ngx_http_hubgate_value(r->headers_in.range);
+    req->if_range = ngx_http_hubgate_value(r->headers_in.if_range);
+    req->peer_ip = ngx_http_hubgate_str(r->connection->addr_text);
+
+    ngx_http_hubgate_headers(ctx);
+
+    req->id.p = (char *) ctx->id;
+    req->id.n = ngx_sprintf(ctx->id, "%08xD%012xL", w->seed, ++w->requests)
+                - ctx->id;
+
+    req->wake = ngx_http_hubgate_wake;
+    req->ctx = ctx;
+}
+
+
+static ngx_http_hubgate_ctx_t *
+ngx_http_hubgate_create_ctx(ngx_http_request_t *r)
+{
+    ngx_pool_cleanup_t      *cln;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    cln = ngx_pool_cleanup_add(r->pool, 0);
+    ctx = ngx_pcalloc(r->pool, sizeof(*ctx));
+
+    if (cln == NULL || ctx == NULL) {
+        return NULL;
+    }
+
+    ctx->r = r;
+    ctx->ans.fd = -1;
+
+    ctx->timer.handler = ngx_http_hubgate_deadline;
+    ctx->timer.data = ctx;
+    ctx->timer.log = r->connection->log;
+
+    cln->handler = ngx_http_hubgate_cleanup;
+    cln->data = ctx;
+
+    ngx_http_set_ctx(r, ctx, ngx_http_hubgate_module);
+
+    return ctx;
+}
+
+
+ngx_int_t
+ngx_http_hubgate_handler(ngx_http_request_t *r)
+{
+    size_t                   body;
+    ngx_int_t                rc;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    if (ngx_http_hubgate_worker.gw == NULL) {
+        return NGX_HTTP_SERVICE_UNAVAILABLE;
+    }
+
+    /* one request, one decision: no subrequest or redirect leads here */
+
+    if (r != r->main || r->internal) {
+        ngx_log_error(NGX_LOG_ERR, r->connection->log, 0,
+                      "hubgate: subrequests and internal redirects "
+                      "are refused");
+        return NGX_HTTP_FORBIDDEN;
+    }
+
+    ctx = ngx_http_hubgate_create_ctx(r);
+    if (ctx == NULL) {
+        return NGX_HTTP_INTERNAL_SERVER_ERROR;
+    }
+
+    ngx_http_hubgate_fill(ctx);
+
+    body = gateway_begin(ngx_http_hubgate_worker.gw, &ctx->req);
+
+    if (body == 0) {
+        rc = ngx_http_discard_request_body(r);
+        if (rc != NGX_OK) {
+            return rc;
+        }
+
+        return ngx_http_hubgate_run(ctx);
+    }
+
+    if (r->headers_in.content_length_n > (off_t) body) {
+        return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+    }
+
+    r->request_body_in_single_buf = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_hubgate_body_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_hubgate_body_handler(ngx_http_request_t *r)
+{
+    u_char                  *p;
+    size_t                   n;
+    ngx_chain_t             *cl;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
+    ctx->counted = 1;
+
+    if (r->request_body == NULL || r->request_body->temp_file != NULL) {
+        ngx_http_hubgate_finalize(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
+        return;
+    }
+
+    n = 0;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        n += ngx_buf_size(cl->buf);
+    }
+
+    p = ngx_pnalloc(r->pool, n + 1);
+    if (p == NULL) {
+        ngx_http_hubgate_finalize(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    ctx->req.body.p = (char *) p;
+    ctx->req.body.n = n;
+
+    for (cl = r->request_body->bufs; cl; cl = cl->next) {
+        p = ngx_cpymem(p, cl->buf->pos, ngx_buf_size(cl->buf));
+    }
+
+    n = ngx_http_hubgate_run(ctx);
+
+    if ((ngx_int_t) n != NGX_DONE) {
+        ngx_http_hubgate_finalize(ctx, n);
+    }
+}
+
+
+/* NGX_DONE: parked, or sending by itself; else for finalize */
+
+static ngx_int_t
+ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx)
+{
+    int64_t              left;
+    ngx_http_request_t  *r = ctx->r;
+
+    if (gateway_step(ngx_http_hubgate_worker.gw, &ctx->req, &ctx->ans)
+        == GW_AGAIN)
+    {
+        if (!ctx->counted) {
+            ctx->counted = 1;
+            r->main->count++;
+        }
+
+        if (!ctx->timer.timer_set) {
+            left = gateway_deadline(&ctx->req)
+                   - (int64_t) (ngx_current_msec);
+            ngx_add_timer(&ctx->timer, left > 1 ? (ngx_msec_t) left : 1);
+        }
+
+        /* a client that leaves ends the request, and nothing else */
+
+        r->read_event_handler = ngx_http_test_reading;
+        r->write_event_handler = ngx_http_request_empty_handler;
+
+        return NGX_DONE;
+    }
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+
+    return ngx_http_hubgate_send(ctx);
+}
+
+
+static void
+ngx_http_hubgate_rerun(ngx_http_hubgate_ctx_t *ctx)
+{
+    ngx_int_t          rc;
+    ngx_connection_t  *c;
+
+    c = ctx->r->connection;
+
+    ngx_http_set_log_request(c->log, ctx->r);
+
+    rc = ngx_http_hubgate_run(ctx);
+
+    if (rc != NGX_DONE) {
+        ngx_http_hubgate_finalize(ctx, rc);
+    }
+
+    ngx_http_run_posted_requests(c);
+}
+
+
+static void
+ngx_http_hubgate_wake(struct gateway_request *req)
+{
+    ngx_http_hubgate_rerun(req->ctx);
+}
+
+
+static void
+ngx_http_hubgate_deadline(ngx_event_t *ev)
+{
+    ngx_http_hubgate_ctx_t  *ctx = ev->data;
+
+    if (ctx->is_waiting) {             /* for bytes of a fill: look again */
+        ngx_post_event(ctx->r->connection->write, &ngx_posted_events);
+        return;
+    }
+
+    gateway_expire(ngx_http_hubgate_worker.gw, &ctx->req);
+
+    ngx_http_hubgate_rerun(ctx);
+}
+
+
+void
+ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc)
+{
+    ngx_http_finalize_request(ctx->r, rc);
+}
+
+
+/* the audit record is made from the finished request */
+
+ngx_int_t
+ngx_http_hubgate_log_handler(ngx_http_request_t *r)
+{
+    off_t                    sent;
+    ngx_uint_t               status;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
+
+    if (ctx == NULL || ngx_http_hubgate_worker.gw == NULL) {
+        return NGX_OK;
+    }
+
+    sent = r->connection->sent - (off_t) r->header_size;
+    status = r->err_status ? r->err_status : r->headers_out.status;
+
+    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) status,
+                sent > 0 ? (uint64_t) sent : 0,
+                r->connection->error == 0 && r->header_sent
+                && (ctx->ans.kind != GATEWAY_PART
+                    || ctx->offset == ctx->ans.end));
+
+    return NGX_OK;
+}
+
+
+static void
+ngx_http_hubgate_cleanup(void *data)
+{
+    ngx_http_hubgate_ctx_t  *ctx = data;
+
+    if (ctx->timer.timer_set) {
+        ngx_del_timer(&ctx->timer);
+    }
+
+    if (ctx->is_waiting) {
+        ngx_queue_remove(&ctx->queue);
+        ctx->is_waiting = 0;
+    }
+
+    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, 0, 0, false);
+}
