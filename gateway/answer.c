@@ -58,7 +58,6 @@ reset(struct gateway_answer *ans, int status)
 {
     memset(ans, 0, sizeof(*ans));
     ans->fd = -1;
-    ans->modified_s = -1;
     ans->status = status;
 }
 

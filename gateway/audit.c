@@ -167,8 +167,6 @@ audit_tick(struct gateway *gw, bool now)
         gw_buf_reset(lines);
         return;
     }
-    if (gw->leaving) /* no job starts any more: gateway_close writes the rest */
-        return;
     if (lines->n < AUDIT_CHUNK && gw_mono_ms() - gw->audit.oldest_ms < AUDIT_AGE_MS)
         return;
     for (job = gw->lanes[GW_PEER_DISK].jobs; job != NULL; job = job->next)

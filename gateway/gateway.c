@@ -111,10 +111,6 @@ void
 gateway_leave(struct gateway *gw)
 {
     gw->leaving = true;
-    for (int p = 0; p < GW_PEER_COUNT; p++)
-        for (struct gateway_job *job = gw->lanes[p].jobs; job != NULL; job = job->next)
-            if (!job->running)
-                job->deadline_ms = 0;
 }
 
 void
@@ -143,7 +139,7 @@ gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
-    for (int i = 0; i < 64 && !gw->leaving && cache_tick(gw->cache, &want) == GW_OK; i++)
+    for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_background(gw, &want);
     audit_tick(gw, false);
 }
@@ -168,7 +164,7 @@ gateway_begin(struct gateway *gw, struct gateway_request *req)
     gw_arena_keep_secret(&st->arena);
     st->started_ms = gw_wall_ms();
     st->started_mono_ms = gw_mono_ms();
-    st->deadline_ms = st->started_mono_ms + (gw->leaving ? 0 : gw->config->limits.wait_ms);
+    st->deadline_ms = st->started_mono_ms + gw->config->limits.wait_ms;
     st->parse_status = hub_target_parse(&st->target, req->method, req->target, &st->arena, &st->parse_error);
     if (st->parse_status != GW_OK || st->target.allow != NULL)
         return 0;
@@ -320,7 +316,6 @@ gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_ans
 
     memset(ans, 0, sizeof(*ans));
     ans->fd = -1;
-    ans->modified_s = -1;
     if (st == NULL) {
         ans->status = 503;
         return GW_OK;

@@ -59,7 +59,7 @@ struct gateway_options {
 };
 /* After fork. @return GW_OK; GW_IO, GW_INVALID, GW_CONFLICT (no free worker slot): text for the error log */
 int gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_error *err) GW_MUST_CHECK;
-void gateway_leave(struct gateway *gw);         /* the process is leaving: jobs get a deadline of now */
+void gateway_leave(struct gateway *gw);         /* the process is leaving: who waits is served, nothing new is fetched ahead */
 void gateway_close(struct gateway *gw);         /* all jobs are done; joins the fetcher; writes the audit out. NULL is fine */
 int gateway_eventfd(const struct gateway *gw);  /* readable: call gateway_tick. -1: none */
 void gateway_tick(struct gateway *gw);          /* also every 250 ms */
@@ -77,7 +77,6 @@ struct gateway_answer {
     size_t n_headers;
     const char *content_type; /* NULL: none */
     struct gw_str etag;       /* quoted; empty: none */
-    int64_t modified_s;       /* -1: no Last-Modified */
     enum gateway_body kind;
     struct gw_str memory;     /* GATEWAY_MEMORY */
     int fd;                   /* GATEWAY_BLOB: the door's to close; nginx does Range on it */
@@ -92,7 +91,7 @@ struct gateway_state;
 struct gateway_request {
     /* from the door, borrowed until gateway_end */
     struct gw_str method, target, host, scheme;       /* target: raw, as on the request line */
-    struct gw_str authorization, content_type, user_agent, range, via, origin, peer_ip, id;
+    struct gw_str authorization, content_type, user_agent, range, if_range, via, origin, peer_ip, id;
     unsigned n_authorization;                         /* how many such headers: more than one is refused */
     struct gw_str body;                               /* once read */
     void (*wake)(struct gateway_request *req);        /* loop: run gateway_step again */
@@ -116,6 +115,9 @@ int64_t gateway_deadline(const struct gateway_request *req); /* gw_mono_ms */
 /* GATEWAY_PART: bytes of the answer that may be sent from offset on, now (0: wait for a tick). fd is borrowed.
  * @return GW_OK; anything else: cut the connection, err says why */
 int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd, struct gw_error *err) GW_MUST_CHECK;
+
+/* GATEWAY_PART failed before anything was sent: *ans becomes the refusal to send instead. */
+void gateway_part_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err);
 
 /* The request is over (also when the client left): one audit record, everything of it is freed. status 0: never answered. */
 void gateway_end(struct gateway *gw, struct gateway_request *req, int status, uint64_t bytes_sent, bool complete);

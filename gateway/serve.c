@@ -91,18 +91,11 @@ blob_want(struct gateway_request *req, const struct resolved *r, const struct hu
     };
 }
 
-static int
-serve_blob(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, int fd, uint64_t size, int64_t modified_s)
+/* If-Range (RFC 9110 13.1.5): a tag other than ours means the whole. We send no Last-Modified, so a date never matches. */
+static bool
+if_range_fails(const struct gateway_request *req, struct gw_str digest)
 {
-    ans->status = 200;
-    ans->kind = GATEWAY_BLOB;
-    ans->fd = fd;
-    ans->size = size;
-    ans->modified_s = modified_s;
-    ans->ranges = true;
-    (void)gw;
-    (void)req;
-    return GW_OK;
+    return req->if_range.n && !gw_str_eq(gw_str_sub(req->if_range, 1, req->if_range.n - 2), digest);
 }
 
 /* A resumed download must not join bytes of two generations after a mismatch (design: proof). */
@@ -130,7 +123,7 @@ serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answe
     bool open = false;
     int rc;
 
-    kind = range_parse(req->range, e->size, &first, &end, &open);
+    kind = if_range_fails(req, digest_of(e)) ? RANGE_NONE : range_parse(req->range, e->size, &first, &end, &open);
     if (kind == RANGE_UNSATISFIABLE)
         return serve_range_error(gw, req, ans, e->size, GW_STR(""));
     rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
@@ -182,8 +175,14 @@ serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answ
     int fd, rc;
 
     rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
-    if (rc == GW_OK)
-        return serve_blob(gw, req, ans, fd, size, modified_s);
+    if (rc == GW_OK) {
+        ans->status = 200;
+        ans->kind = GATEWAY_BLOB;
+        ans->fd = fd;
+        ans->size = size;
+        ans->ranges = true;
+        return GW_OK;
+    }
     if (rc != GW_NOT_FOUND)
         return answer_failure(gw, req, ans, &err);
     if (!r->private && e->size > CACHE_SMALL_MAX)
@@ -249,4 +248,12 @@ gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail,
 
     *fd = cache_reader_fd(st->reader);
     return cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
+}
+
+void
+gateway_part_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err)
+{
+    answer_failure(gw, req, ans, err);
+    answer_common(gw, req, ans);
+    req->state->status = ans->status;
 }

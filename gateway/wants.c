@@ -60,7 +60,7 @@ job_new(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
     gw_arena_keep_secret(&job->arena);
     job->gw = gw;
     job->peer = want->peer;
-    job->deadline_ms = gw->leaving ? gw_mono_ms() : deadline_ms;
+    job->deadline_ms = deadline_ms;
     job->key = gw_arena_dup(&job->arena, want->key);
     job->arg = gw_arena_dup(&job->arena, want->arg);
     if (job->key.p == NULL || job->arg.p == NULL) {
@@ -248,7 +248,7 @@ wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want
 void
 wants_background(struct gateway *gw, const struct gw_want *want)
 {
-    if (gw->leaving || wants_open(gw, want->peer))
+    if ((gw->leaving && want->peer != GW_PEER_DISK) || wants_open(gw, want->peer))
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }

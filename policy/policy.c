@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* policy/policy.c - a snapshot's life, and the texts it owns. */
-#include "policy/internal.h"
+#include "policy/policy_internal.h"
 
 #include "base/alloc.h"
 
@@ -12,8 +12,9 @@ struct policy *policy_ref(struct policy *p)
 
 void policy_unref(struct policy *p)
 {
-    if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1)
+    if (!p || atomic_fetch_sub_explicit(&p->refs, 1, memory_order_acq_rel) != 1) {
         return;
+    }
     gw_arena_release(&p->arena);
     gw_free(p);
 }
@@ -40,7 +41,7 @@ unsigned policy_rule_line(const struct policy_rule *r)
 
 struct policy_counts policy_count(const struct policy *p)
 {
-    return (struct policy_counts) {
+    return (struct policy_counts){
         .rules = p->n_rules,
         .groups = p->groups.n,
         .services = p->services.n,
@@ -51,5 +52,5 @@ struct policy_counts policy_count(const struct policy *p)
 
 struct gw_str policy_group_source(const struct policy *p, size_t i)
 {
-    return i < p->n_group_sources ? p->group_source[i] : (struct gw_str) { 0 };
+    return i < p->n_group_sources ? p->group_source[i] : (struct gw_str){0};
 }
