@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* policy/index.c - open addressing, and an index of globs by literal prefix. */
-#include "policy/index.h"
+#include "policy/index_internal.h"
 
 #include <string.h>
 
@@ -22,20 +22,25 @@ uint32_t policy_hash(struct gw_str s)
     uint64_t h = HASH_START;
     size_t i;
 
-    for (i = 0; i < s.n; i++)
+    for (i = 0; i < s.n; i++) {
         h = hash_step(h, policy_fold((unsigned char)s.p[i]));
+    }
     return hash_end(h);
 }
 
-uint32_t policy_map_find(const struct policy_map *m, uint32_t hash, struct gw_str probe, policy_same same)
+uint32_t policy_map_find(const struct policy_map *m, uint32_t hash, struct gw_str probe,
+                         policy_same same)
 {
     uint32_t i;
 
-    if (m->n == 0)
+    if (m->n == 0) {
         return POLICY_NONE;
-    for (i = hash & (m->cap - 1); m->slots[i].id; i = (i + 1) & (m->cap - 1))
-        if (m->slots[i].hash == hash && same(m->keys[m->slots[i].id - 1], probe))
+    }
+    for (i = hash & (m->cap - 1); m->slots[i].id; i = (i + 1) & (m->cap - 1)) {
+        if (m->slots[i].hash == hash && same(m->keys[m->slots[i].id - 1], probe)) {
             return m->slots[i].id - 1;
+        }
+    }
     return POLICY_NONE;
 }
 
@@ -43,9 +48,10 @@ static void put_slot(struct policy_map *m, uint32_t hash, uint32_t id)
 {
     uint32_t i = hash & (m->cap - 1);
 
-    while (m->slots[i].id)
+    while (m->slots[i].id) {
         i = (i + 1) & (m->cap - 1);
-    m->slots[i] = (struct policy_map_slot) { hash, id + 1 };
+    }
+    m->slots[i] = (struct policy_map_slot){hash, id + 1};
 }
 
 /* Doubles; what it grew out of stays in the arena, together no more than the new size. */
@@ -61,18 +67,22 @@ static bool grow(struct policy_map *m, struct gw_arena *a)
         *m = old;
         return false;
     }
-    if (old.n)
+    if (old.n) {
         memcpy(m->keys, old.keys, old.n * sizeof(*m->keys));
-    for (i = 0; i < old.cap; i++)
-        if (old.slots[i].id)
+    }
+    for (i = 0; i < old.cap; i++) {
+        if (old.slots[i].id) {
             put_slot(m, old.slots[i].hash, old.slots[i].id - 1);
+        }
+    }
     return true;
 }
 
 uint32_t policy_map_add(struct policy_map *m, struct gw_arena *a, uint32_t hash, struct gw_str key)
 {
-    if (m->n == m->cap / 2 && !grow(m, a))
+    if (m->n == m->cap / 2 && !grow(m, a)) {
         return POLICY_NONE;
+    }
     m->keys[m->n] = key;
     put_slot(m, hash, m->n);
     return m->n++;
@@ -101,24 +111,29 @@ static bool is_whole(const struct policy_entry *e)
 }
 
 /* Every key of a kind an id (*ids), every id a span behind the ones before it. */
-static bool count_spans(struct policy_map *m, struct policy_span **spans, uint32_t *ids, struct gw_arena *a,
-                        const struct policy_entry *all, size_t n, bool whole)
+static bool count_spans(struct policy_map *m, struct policy_span **spans, uint32_t *ids,
+                        struct gw_arena *a, const struct policy_entry *all, size_t n, bool whole)
 {
     size_t i;
 
     for (i = 0; i < n; i++) {
-        if (is_whole(&all[i]) != whole)
+        if (is_whole(&all[i]) != whole) {
             continue;
+        }
         ids[i] = policy_name_intern(m, a, key_of(&all[i]));
-        if (ids[i] == POLICY_NONE)
+        if (ids[i] == POLICY_NONE) {
             return false;
+        }
     }
     *spans = gw_arena_alloc(a, (m->n + 1) * sizeof(**spans));
-    if (!*spans)
+    if (!*spans) {
         return false;
-    for (i = 0; i < n; i++)
-        if (is_whole(&all[i]) == whole)
+    }
+    for (i = 0; i < n; i++) {
+        if (is_whole(&all[i]) == whole) {
             (*spans)[ids[i]].n++;
+        }
+    }
     return true;
 }
 
@@ -134,46 +149,53 @@ static uint32_t place_spans(const struct policy_map *m, struct policy_span *span
     return first;
 }
 
-bool policy_index_build(struct policy_index *x, struct gw_arena *a, const struct policy_entry *all, size_t n)
+bool policy_index_build(struct policy_index *x, struct gw_arena *a, const struct policy_entry *all,
+                        size_t n)
 {
     uint32_t *ids = gw_arena_alloc(a, (n + 1) * sizeof(*ids));
     size_t i;
 
     x->entries = gw_arena_alloc(a, (n + 1) * sizeof(*x->entries));
-    if (!ids || !x->entries || !count_spans(&x->whole, &x->in_whole, ids, a, all, n, true)
-        || !count_spans(&x->prefix, &x->in_prefix, ids, a, all, n, false))
+    if (!ids || !x->entries || !count_spans(&x->whole, &x->in_whole, ids, a, all, n, true) ||
+        !count_spans(&x->prefix, &x->in_prefix, ids, a, all, n, false)) {
         return false;
+    }
     place_spans(&x->prefix, x->in_prefix, place_spans(&x->whole, x->in_whole, 0));
     for (i = 0; i < n; i++) {
         struct policy_span *s = is_whole(&all[i]) ? &x->in_whole[ids[i]] : &x->in_prefix[ids[i]];
         size_t len = key_of(&all[i]).n;
 
         x->entries[s->first + s->n++] = all[i];
-        if (!is_whole(&all[i]))
+        if (!is_whole(&all[i])) {
             x->lengths[len / 64] |= 1ull << (len % 64);
+        }
     }
     return true;
 }
 
-static bool visit_span(const struct policy_index *x, const struct policy_map *m, const struct policy_span *spans,
-                       uint64_t hash, struct gw_str key, bool whole, policy_visit visit, void *ctx)
+static bool visit_span(const struct policy_index *x, const struct policy_map *m,
+                       const struct policy_span *spans, uint64_t hash, struct gw_str key,
+                       bool whole, policy_visit visit, void *ctx)
 {
     uint32_t id = policy_map_find(m, hash_end(hash), key, gw_str_eq);
 
     return id != POLICY_NONE && visit(ctx, x->entries + spans[id].first, spans[id].n, whole);
 }
 
-bool policy_index_walk(const struct policy_index *x, struct gw_str text, policy_visit visit, void *ctx)
+bool policy_index_walk(const struct policy_index *x, struct gw_str text, policy_visit visit,
+                       void *ctx)
 {
     uint64_t h = HASH_START;
     size_t i;
 
     for (i = 0;; i++) {
-        if (i <= POLICY_GLOB_MAX_BYTES && x->lengths[i / 64] >> (i % 64) & 1
-            && visit_span(x, &x->prefix, x->in_prefix, h, gw_str_sub(text, 0, i), false, visit, ctx))
+        if (i <= POLICY_GLOB_MAX_BYTES && x->lengths[i / 64] >> (i % 64) & 1 &&
+            visit_span(x, &x->prefix, x->in_prefix, h, gw_str_sub(text, 0, i), false, visit, ctx)) {
             return true;
-        if (i == text.n)
+        }
+        if (i == text.n) {
             break;
+        }
         h = hash_step(h, (unsigned char)text.p[i]);
     }
     return visit_span(x, &x->whole, x->in_whole, h, text, true, visit, ctx);

@@ -2,8 +2,9 @@
 /*
  * policy/policy.h - who may do what to which repo.
  *
- * A policy is an immutable, refcounted snapshot: parsed at configuration time, then read by any thread without a lock.
- * No I/O, no clock (expiry is judged against the time handed in), no global. The language: docs/policy.md.
+ * A policy is an immutable, refcounted snapshot: parsed at configuration time, then read by any
+ * thread without a lock. No I/O, no clock (expiry is judged against the time handed in), no global.
+ * The language: docs/policy.md.
  */
 #ifndef POLICY_POLICY_H
 #define POLICY_POLICY_H
@@ -16,17 +17,27 @@
 #include "base/str.h"
 
 #define POLICY_MAX_BYTES (16u << 20) /* bytes of YAML, all files */
-#define POLICY_MAX_GROUPS 1024u      /* groups of one subject; more is GW_TOO_LARGE where subjects are made */
+#define POLICY_MAX_GROUPS                                                                          \
+    1024u /* groups of one subject; more is GW_TOO_LARGE where subjects are made */
 
 struct policy;      /* opaque */
 struct policy_rule; /* opaque */
 
 enum policy_effect { POLICY_DENY = 0, POLICY_ALLOW = 1 }; /* zeroed memory denies */
-enum policy_action { POLICY_DISCOVER, POLICY_READ, POLICY_WRITE, POLICY_CREATE, POLICY_DELETE, POLICY_ADMIN, POLICY_ACTION_COUNT };
+enum policy_action {
+    POLICY_DISCOVER,
+    POLICY_READ,
+    POLICY_WRITE,
+    POLICY_CREATE,
+    POLICY_DELETE,
+    POLICY_ADMIN,
+    POLICY_ACTION_COUNT
+};
 enum policy_kind { POLICY_ANONYMOUS = 0, POLICY_USER, POLICY_SERVICE };
 
-/* Borrowed. groups are directory values: names of the account file, or DNs as the directory spells them; the policy maps
- * them to its own group names (ASCII case folded), which is why a group of the directory that no file names gives nothing. */
+/* Borrowed. groups are directory values: names of the account file, or DNs as the directory spells
+ * them; the policy maps them to its own group names (ASCII case folded), which is why a group of
+ * the directory that no file names gives nothing. */
 struct policy_subject {
     enum policy_kind kind;
     struct gw_str name; /* canonical, lower case; empty: anonymous */
@@ -49,7 +60,8 @@ struct policy_file {
 
 struct policy_decision {
     enum policy_effect effect;
-    const struct policy_rule *rule; /* the deciding rule, owned by the policy; NULL: none matched (default deny) */
+    const struct policy_rule
+        *rule; /* the deciding rule, owned by the policy; NULL: none matched (default deny) */
 };
 
 /**
@@ -58,22 +70,27 @@ struct policy_decision {
  * @param files their order has no meaning
  * @param err   may be NULL; the first error, "FILE:LINE:COLUMN: what is wrong" and a hint
  * @param report may be NULL; every error of every file, one a line (ceiling of the buffer)
- * @return GW_OK; GW_INVALID (syntax, unknown key, action, group, service, duplicate id, bad glob, an allow that reaches
- *         anonymous or everyone on private repos without public_ok); GW_TOO_LARGE; GW_NO_MEMORY
+ * @return GW_OK; GW_INVALID (syntax, unknown key, action, group, service, duplicate id, bad glob,
+ * an allow that reaches anonymous or everyone on private repos without public_ok); GW_TOO_LARGE;
+ * GW_NO_MEMORY
  */
-int policy_parse(struct policy **out, const struct policy_file *files, size_t n_files, struct gw_buf *report, struct gw_error *err) GW_MUST_CHECK;
+int policy_parse(struct policy **out, const struct policy_file *files, size_t n_files,
+                 struct gw_buf *report, struct gw_error *err) GW_MUST_CHECK;
 struct policy *policy_ref(struct policy *p);
 void policy_unref(struct policy *p); /* NULL is fine */
 
-/* Is this namespace declared private? Decided by private_namespaces alone, before any look-up. ASCII case folded. */
+/* Is this namespace declared private? Decided by private_namespaces alone, before any look-up.
+ * ASCII case folded. */
 bool policy_is_private(const struct policy *p, struct gw_str ns);
 
 /**
  * Decide one request. Total: every input has an answer, so there is no error to mishandle.
- * Any matching deny wins, then any allow; no match denies. Indexed, not linear; allocates nothing; any thread.
- * Source: docs/policy.md; the truth table is tests/unit/policy/.
+ * Any matching deny wins, then any allow; no match denies. Indexed, not linear; allocates nothing;
+ * any thread. Source: docs/policy.md; the truth table is tests/unit/policy/.
  */
-struct policy_decision policy_decide(const struct policy *p, const struct policy_subject *s, enum policy_action a, const struct policy_object *o, int64_t now_wall_ms);
+struct policy_decision policy_decide(const struct policy *p, const struct policy_subject *s,
+                                     enum policy_action a, const struct policy_object *o,
+                                     int64_t now_wall_ms);
 
 /* The texts of a rule; all give "" (line 0) for NULL. Owned by the policy. */
 struct gw_str policy_rule_id(const struct policy_rule *r);     /* "(default)" for NULL */
@@ -81,29 +98,38 @@ struct gw_str policy_rule_reason(const struct policy_rule *r); /* what the perso
 struct gw_str policy_rule_file(const struct policy_rule *r);
 unsigned policy_rule_line(const struct policy_rule *r);
 
-/* Upper bound of what a token's role allows: read -> discover, read; write -> also write, create, delete; admin needs write. */
+/* Upper bound of what a token's role allows: read -> discover, read; write -> also write, create,
+ * delete; admin needs write. */
 enum policy_role { POLICY_ROLE_NONE = 0, POLICY_ROLE_READ, POLICY_ROLE_WRITE };
 bool policy_role_allows(enum policy_role role, enum policy_action a);
 
 /**
- * A report for people: the decision, the deciding rule with FILE:LINE, every matching rule, the nearest misses and why
+ * A report for people: the decision, the deciding rule with FILE:LINE, every matching rule, the
+ * nearest misses and why
  * ("rule eng-write: needs group:eng"). out: plain text, or one JSON object.
  */
-struct policy_decision policy_explain(const struct policy *p, const struct policy_subject *s, enum policy_action a, const struct policy_object *o, int64_t now_wall_ms, bool json, struct gw_buf *out);
+struct policy_decision policy_explain(const struct policy *p, const struct policy_subject *s,
+                                      enum policy_action a, const struct policy_object *o,
+                                      int64_t now_wall_ms, bool json, struct gw_buf *out);
 
-/* Runs the tests inside the files. report: a line for each failure, "FILE:LINE: test \"name\": expected allow, got deny by rule X". */
+/* Runs the tests inside the files. report: a line for each failure, "FILE:LINE: test \"name\":
+ * expected allow, got deny by rule X". */
 struct policy_test_result {
     unsigned passed, failed;
 };
-struct policy_test_result policy_test(const struct policy *p, int64_t now_wall_ms, struct gw_buf *report);
+struct policy_test_result policy_test(const struct policy *p, int64_t now_wall_ms,
+                                      struct gw_buf *report);
 
 /* "read" -> POLICY_READ. false: no such word. */
 bool policy_action_parse(struct gw_str word, enum policy_action *out);
 const char *policy_action_name(enum policy_action a);
 
-/* RESOURCE = type:ns/name[@rev][//path]; WHO = user:NAME | service:NAME | anonymous. Parts borrow from text. GW_INVALID says what is expected. */
-int policy_resource_parse(struct gw_str text, struct policy_object *out, struct gw_error *err) GW_MUST_CHECK;
-int policy_who_parse(struct gw_str text, struct policy_subject *out, struct gw_error *err) GW_MUST_CHECK;
+/* RESOURCE = type:ns/name[@rev][//path]; WHO = user:NAME | service:NAME | anonymous. Parts borrow
+ * from text. GW_INVALID says what is expected. */
+int policy_resource_parse(struct gw_str text, struct policy_object *out,
+                          struct gw_error *err) GW_MUST_CHECK;
+int policy_who_parse(struct gw_str text, struct policy_subject *out,
+                     struct gw_error *err) GW_MUST_CHECK;
 
 struct policy_counts {
     size_t rules, groups, services, private_namespaces, tests;
@@ -111,7 +137,8 @@ struct policy_counts {
 struct policy_counts policy_count(const struct policy *p);
 /* i-th private namespace if it is a plain name, "" if it is a glob; p == NULL: no more. */
 struct gw_str policy_private_namespace(const struct policy *p, size_t i);
-/* i-th declared directory group (its DN or account-file name), for `hubgate check` to resolve; p == NULL: no more. */
+/* i-th declared directory group (its DN or account-file name), for `hubgate check` to resolve; p ==
+ * NULL: no more. */
 struct gw_str policy_group_source(const struct policy *p, size_t i);
 
 #endif

@@ -2,10 +2,10 @@
 /*
  * policy/source.c - directory values: group names and DNs, compared as directories do.
  *
- * ASCII case is folded, blanks around `,` `=` `+` and at both ends do not count; an escaped character stays as it is
- * (ldap_dn_normalize folds neither case nor aliases: auth-policy 1.2).
+ * ASCII case is folded, blanks around `,` `=` `+` and at both ends do not count; an escaped
+ * character stays as it is (ldap_dn_normalize folds neither case nor aliases: auth-policy 1.2).
  */
-#include "policy/internal.h"
+#include "policy/policy_internal.h"
 
 static bool is_separator(char c)
 {
@@ -28,11 +28,13 @@ static int next_byte(struct spelling *w)
     if (!w->escaped && w->i < w->s.n && w->s.p[w->i] == ' ') {
         for (k = w->i; k < w->s.n && w->s.p[k] == ' '; k++)
             ;
-        if (w->after || k == w->s.n || is_separator(w->s.p[k]))
+        if (w->after || k == w->s.n || is_separator(w->s.p[k])) {
             w->i = k;
+        }
     }
-    if (w->i == w->s.n)
+    if (w->i == w->s.n) {
         return -1;
+    }
     c = w->s.p[w->i++];
     w->after = !w->escaped && is_separator(c);
     w->escaped = !w->escaped && c == '\\';
@@ -57,21 +59,25 @@ static bool same_letters(struct gw_str a, struct gw_str b)
 {
     size_t i;
 
-    if (a.n != b.n || a.n < 8)
+    if (a.n != b.n || a.n < 8) {
         return gw_str_ieq(a, b);
-    for (i = 0; i + 8 < a.n; i += 8)
-        if (fold_word(a.p + i) != fold_word(b.p + i))
+    }
+    for (i = 0; i + 8 < a.n; i += 8) {
+        if (fold_word(a.p + i) != fold_word(b.p + i)) {
             return false;
+        }
+    }
     return fold_word(a.p + a.n - 8) == fold_word(b.p + a.n - 8);
 }
 
 bool policy_source_same(struct gw_str key, struct gw_str value)
 {
-    struct spelling a = { .s = key, .after = true }, b = { .s = value, .after = true };
+    struct spelling a = {.s = key, .after = true}, b = {.s = value, .after = true};
     int x, y;
 
-    if (same_letters(key, value))
+    if (same_letters(key, value)) {
         return true;
+    }
     do {
         x = next_byte(&a);
         y = next_byte(&b);
@@ -79,7 +85,8 @@ bool policy_source_same(struct gw_str key, struct gw_str value)
     return x == y;
 }
 
-/* Of the first 32 bytes up to a comma that are no blanks: enough to tell groups apart, and a subject may bring 1,024. */
+/* Of the first 32 bytes up to a comma that are no blanks: enough to tell groups apart, and a
+ * subject may bring 1,024. */
 uint32_t policy_source_hash(struct gw_str value)
 {
     uint32_t h = 0x811c9dc5u;
@@ -88,10 +95,12 @@ uint32_t policy_source_hash(struct gw_str value)
     for (i = 0; i < value.n && n < 32; i++) {
         unsigned char c = policy_fold((unsigned char)value.p[i]);
 
-        if (c == ',')
+        if (c == ',') {
             break;
-        if (c == ' ')
+        }
+        if (c == ' ') {
             continue;
+        }
         h = (h << 5 | h >> 27) ^ c;
         n++;
     }

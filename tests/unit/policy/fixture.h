@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/policy/fixture.h - one policy from text, and questions to it as a person would type them. */
+/* tests/unit/policy/fixture.h - one policy from text, and questions to it as a person would type
+ * them. */
 #ifndef TESTS_POLICY_FIXTURE_H
 #define TESTS_POLICY_FIXTURE_H
 
@@ -16,9 +17,10 @@
 
 #define NOW INT64_C(1790000000000) /* 2026-09-21 */
 
-static inline int parse_text(struct policy **out, const char *yaml, struct gw_buf *report, struct gw_error *err)
+static inline int parse_text(struct policy **out, const char *yaml, struct gw_buf *report,
+                             struct gw_error *err)
 {
-    struct policy_file file = { GW_STR("p.yaml"), gw_str_c(yaml) };
+    struct policy_file file = {GW_STR("p.yaml"), gw_str_c(yaml)};
 
     return policy_parse(out, &file, 1, report, err);
 }
@@ -26,7 +28,7 @@ static inline int parse_text(struct policy **out, const char *yaml, struct gw_bu
 static inline struct policy *must_parse(const char *yaml)
 {
     struct policy *p = NULL;
-    struct gw_error err = { 0 };
+    struct gw_error err = {0};
 
     if (parse_text(&p, yaml, NULL, &err) != GW_OK) {
         fail_msg("%s", err.text);
@@ -43,7 +45,7 @@ struct asker {
 static inline void asker_parse(struct asker *a, const char *text)
 {
     struct gw_str rest = gw_str_c(text), word;
-    struct gw_error err = { 0 };
+    struct gw_error err = {0};
 
     assert_true(gw_str_split(&rest, ' ', &word));
     if (policy_who_parse(word, &a->subject, &err) != GW_OK) {
@@ -59,7 +61,7 @@ static inline void asker_parse(struct asker *a, const char *text)
 static inline void question_parse(const char *text, enum policy_action *a, struct policy_object *o)
 {
     struct gw_str rest = gw_str_c(text), word;
-    struct gw_error err = { 0 };
+    struct gw_error err = {0};
 
     assert_true(gw_str_split(&rest, ' ', &word));
     if (!policy_action_parse(word, a) || policy_resource_parse(rest, o, &err) != GW_OK) {
@@ -69,8 +71,8 @@ static inline void question_parse(const char *text, enum policy_action *a, struc
 
 static inline struct policy_decision ask(const struct policy *p, const char *who, const char *what)
 {
-    struct policy_object o = { 0 };
-    struct asker a = { 0 };
+    struct policy_object o = {0};
+    struct asker a = {0};
     enum policy_action action;
 
     asker_parse(&a, who);
@@ -79,13 +81,15 @@ static inline struct policy_decision ask(const struct policy *p, const char *who
 }
 
 /* expected: "+rule" allowed by it, "-rule" denied by it, "-" by default. */
-static inline void expect(const struct policy *p, const char *who, const char *what, const char *expected)
+static inline void expect(const struct policy *p, const char *who, const char *what,
+                          const char *expected)
 {
     struct policy_decision d = ask(p, who, what);
     struct gw_str id = policy_rule_id(d.rule);
     char got[120];
 
-    snprintf(got, sizeof(got), "%c" GW_STR_FMT, d.effect == POLICY_ALLOW ? '+' : '-', GW_STR_ARG(id));
+    snprintf(got, sizeof(got), "%c" GW_STR_FMT, d.effect == POLICY_ALLOW ? '+' : '-',
+             GW_STR_ARG(id));
     if (strcmp(got, strcmp(expected, "-") == 0 ? "-(default)" : expected) != 0) {
         fail_msg("%s, %s: expected %s, got %s", who, what, expected, got);
     }

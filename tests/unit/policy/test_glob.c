@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Globs, through the language: what they match, what is refused, and a slow matcher that must agree. */
+/* Globs, through the language: what they match, what is refused, and a slow matcher that must
+ * agree. */
 #include "fixture.h"
 
 #define COUNT(table) (sizeof(table) / sizeof((table)[0]))
@@ -10,15 +11,19 @@ static struct policy *with_glob(const char *key, const char *pattern, struct gw_
     struct policy *p = NULL;
     char yaml[1200];
 
-    snprintf(yaml, sizeof(yaml), "version: 1\nrules: [{id: r, allow: [admin], to: [authenticated], where: {%s: ['%s']}}]", key, pattern);
+    snprintf(
+        yaml, sizeof(yaml),
+        "version: 1\nrules: [{id: r, allow: [admin], to: [authenticated], where: {%s: ['%s']}}]",
+        key, pattern);
     (void)!parse_text(&p, yaml, NULL, err);
     return p;
 }
 
 static bool file_matches(const struct policy *p, struct gw_str path, const char *user)
 {
-    struct policy_object o = { GW_STR("model"), GW_STR("a"), GW_STR("b"), GW_STR(""), GW_STR(""), path };
-    struct policy_subject s = { .kind = POLICY_USER, .name = gw_str_c(user) };
+    struct policy_object o = {GW_STR("model"), GW_STR("a"), GW_STR("b"),
+                              GW_STR(""),      GW_STR(""),  path};
+    struct policy_subject s = {.kind = POLICY_USER, .name = gw_str_c(user)};
 
     return policy_decide(p, &s, POLICY_READ, &o, NOW).effect == POLICY_ALLOW;
 }
@@ -29,92 +34,93 @@ static void test_matches(void **state)
         const char *pattern, *text;
         bool yes;
     } rows[] = {
-        { "a", "a", true },
-        { "a", "b", false },
-        { "a", "aa", false },
-        { "a", "A", true },
-        { "A", "a", true },
-        { "ab", "a", false },
-        { "*", "abc", true },
-        { "*", "a/c", false },
-        { "a*", "a", true },
-        { "*a", "ba", true },
-        { "*a", "ab", false },
-        { "*.bin", "x.bin", true },
-        { "*.bin", "x.bin.txt", false },
-        { "*.bin", "d/x.bin", false },
-        { "d/*.bin", "d/x.bin", true },
-        { "d/*.bin", "d/e/x.bin", false },
-        { "*/*", "a/b", true },
-        { "*/*", "a/b/c", false },
-        { "*/*", "a", false },
-        { "*b*c*", "abcbc", true },
-        { "*a/*b", "xa/yyb", true },
-        { "*a/*b", "xa/yya/zb", false },
-        { "a**c", "a/b/c", true },
-        { "a**c", "ac", true },
-        { "**", "a/b/c", true },
-        { "**.bin", "a/b.bin", true },
-        { "**.bin", "b.bin", true },
-        { "**/*.bin", "b.bin", true }, /* no folder, or any */
-        { "**/*.bin", "a/b/c.bin", true },
-        { "**/*.bin", "a/b/c.txt", false },
-        { "**/b", "ab", false },
-        { "**/b", "a/b", true },
-        { "a/**/b", "a/b", true },
-        { "a/**/b", "a/x/y/b", true },
-        { "a/**/b", "a/xb", false },
-        { "a/**/b", "axb", false },
-        { "a/**", "a/b/c", true },
-        { "a/**", "a", false },
-        { "**/**/x", "x", true },
-        { "**/**/x", "a/x", true },
-        { "x**/y", "xa/b/y", true },
-        { "x**/y", "xy", false },
-        { "**/a/**", "q/a/z", true },
-        { "**/a/**", "a/z", true },
-        { "**/a*/**/z", "ab/z", true },
-        { "**/a*/**/z", "q/ab/c/d/z", true },
-        { "**/a*/**/z", "q/b/c/d/z", false },
-        { "?", "a", true },
-        { "?", "/", false },
-        { "a?c", "abc", true },
-        { "a?c", "ac", false },
-        { "a?c", "a/c", false },
-        { "{a,b}", "a", true },
-        { "{a,b}", "b", true },
-        { "{a,b}", "c", false },
-        { "x{,-v2}", "x", true },
-        { "x{,-v2}", "x-v2", true },
-        { "x{,-v2}", "x-v", false },
-        { "{a,b}{c,d}", "bd", true },
-        { "{a,b}{c,d}", "ab", false },
-        { "*.{bin,pkl,pt}", "m.pt", true },
-        { "{**/*,x}.bin", "a/b.bin", true },
-        { "{*,q}*", "a", true },
-        { "{*,q}*", "a/b", false }, /* two stars from two places are no double star */
-        { "a,b", "a,b", true },
-        { "u-${user}/x", "u-kim/x", true },
-        { "u-${user}/x", "u-lee/x", false },
-        { "${user}${user}", "kimkim", true },
-        { "{${user},all}/**", "kim/x/y", true },
-        { "{${user},all}/**", "all/x", true },
-        { "${user}*", "KIMberly", true },
-        { "$x", "$x", true },
-        { "a b", "a b", true },
-        { "\xc3\xa4*", "\xc3\xa4x", true },
-        { "*\xc3\xa4", "x\xc3\xa4", true },
+        {"a", "a", true},
+        {"a", "b", false},
+        {"a", "aa", false},
+        {"a", "A", true},
+        {"A", "a", true},
+        {"ab", "a", false},
+        {"*", "abc", true},
+        {"*", "a/c", false},
+        {"a*", "a", true},
+        {"*a", "ba", true},
+        {"*a", "ab", false},
+        {"*.bin", "x.bin", true},
+        {"*.bin", "x.bin.txt", false},
+        {"*.bin", "d/x.bin", false},
+        {"d/*.bin", "d/x.bin", true},
+        {"d/*.bin", "d/e/x.bin", false},
+        {"*/*", "a/b", true},
+        {"*/*", "a/b/c", false},
+        {"*/*", "a", false},
+        {"*b*c*", "abcbc", true},
+        {"*a/*b", "xa/yyb", true},
+        {"*a/*b", "xa/yya/zb", false},
+        {"a**c", "a/b/c", true},
+        {"a**c", "ac", true},
+        {"**", "a/b/c", true},
+        {"**.bin", "a/b.bin", true},
+        {"**.bin", "b.bin", true},
+        {"**/*.bin", "b.bin", true}, /* no folder, or any */
+        {"**/*.bin", "a/b/c.bin", true},
+        {"**/*.bin", "a/b/c.txt", false},
+        {"**/b", "ab", false},
+        {"**/b", "a/b", true},
+        {"a/**/b", "a/b", true},
+        {"a/**/b", "a/x/y/b", true},
+        {"a/**/b", "a/xb", false},
+        {"a/**/b", "axb", false},
+        {"a/**", "a/b/c", true},
+        {"a/**", "a", false},
+        {"**/**/x", "x", true},
+        {"**/**/x", "a/x", true},
+        {"x**/y", "xa/b/y", true},
+        {"x**/y", "xy", false},
+        {"**/a/**", "q/a/z", true},
+        {"**/a/**", "a/z", true},
+        {"**/a*/**/z", "ab/z", true},
+        {"**/a*/**/z", "q/ab/c/d/z", true},
+        {"**/a*/**/z", "q/b/c/d/z", false},
+        {"?", "a", true},
+        {"?", "/", false},
+        {"a?c", "abc", true},
+        {"a?c", "ac", false},
+        {"a?c", "a/c", false},
+        {"{a,b}", "a", true},
+        {"{a,b}", "b", true},
+        {"{a,b}", "c", false},
+        {"x{,-v2}", "x", true},
+        {"x{,-v2}", "x-v2", true},
+        {"x{,-v2}", "x-v", false},
+        {"{a,b}{c,d}", "bd", true},
+        {"{a,b}{c,d}", "ab", false},
+        {"*.{bin,pkl,pt}", "m.pt", true},
+        {"{**/*,x}.bin", "a/b.bin", true},
+        {"{*,q}*", "a", true},
+        {"{*,q}*", "a/b", false}, /* two stars from two places are no double star */
+        {"a,b", "a,b", true},
+        {"u-${user}/x", "u-kim/x", true},
+        {"u-${user}/x", "u-lee/x", false},
+        {"${user}${user}", "kimkim", true},
+        {"{${user},all}/**", "kim/x/y", true},
+        {"{${user},all}/**", "all/x", true},
+        {"${user}*", "KIMberly", true},
+        {"$x", "$x", true},
+        {"a b", "a b", true},
+        {"\xc3\xa4*", "\xc3\xa4x", true},
+        {"*\xc3\xa4", "x\xc3\xa4", true},
     };
 
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct gw_error err = { 0 };
+        struct gw_error err = {0};
         struct policy *p = with_glob("files", rows[i].pattern, &err);
 
         if (!p) {
             fail_msg("%s: %s", rows[i].pattern, err.text);
         }
         if (file_matches(p, gw_str_c(rows[i].text), "kim") != rows[i].yes) {
-            fail_msg("\"%s\" and \"%s\": expected %s", rows[i].pattern, rows[i].text, rows[i].yes ? "match" : "none");
+            fail_msg("\"%s\" and \"%s\": expected %s", rows[i].pattern, rows[i].text,
+                     rows[i].yes ? "match" : "none");
         }
         policy_unref(p);
     }
@@ -126,27 +132,27 @@ static void test_refused(void **state)
     const struct {
         const char *key, *pattern, *why;
     } rows[] = {
-        { "files", "", "files is empty" },
-        { "files", "a[bc]", "[...] classes" },
-        { "files", "a\\*b", "backslashes" },
-        { "files", "!a", "leading !" },
-        { "files", "a***b", "write * (within a segment) or **" },
-        { "files", "{a,{b,c}}", "braces cannot be nested" },
-        { "files", "{a,b", "{ without }" },
-        { "files", "a,b}", "} without {" },
-        { "files", "{a,}", "one of its alternatives is empty" },
-        { "files", "${group}", "the only variable is ${user}" },
-        { "files", "${user}${user}${user}${user}${user}", "more than 4 times" },
-        { "files", long_pattern, "longer than 256 bytes" },
-        { "files", many, "more than 64 patterns" },
-        { "files", "/a", "do not begin with" },
-        { "files", "a/", "folder/**" },
-        { "files", "a/{b,}", "folder/**" },
-        { "repo", "acme", "NAMESPACE/NAME" },
-        { "repo", "*", "NAMESPACE/NAME" },
-        { "repo", "a/b/c", "NAMESPACE/NAME" },
-        { "repo", "model:a/b", "names have only letters" },
-        { "repo", "a/\xc3\xa4", "names have only letters" },
+        {"files", "", "files is empty"},
+        {"files", "a[bc]", "[...] classes"},
+        {"files", "a\\*b", "backslashes"},
+        {"files", "!a", "leading !"},
+        {"files", "a***b", "write * (within a segment) or **"},
+        {"files", "{a,{b,c}}", "braces cannot be nested"},
+        {"files", "{a,b", "{ without }"},
+        {"files", "a,b}", "} without {"},
+        {"files", "{a,}", "one of its alternatives is empty"},
+        {"files", "${group}", "the only variable is ${user}"},
+        {"files", "${user}${user}${user}${user}${user}", "more than 4 times"},
+        {"files", long_pattern, "longer than 256 bytes"},
+        {"files", many, "more than 64 patterns"},
+        {"files", "/a", "do not begin with"},
+        {"files", "a/", "folder/**"},
+        {"files", "a/{b,}", "folder/**"},
+        {"repo", "acme", "NAMESPACE/NAME"},
+        {"repo", "*", "NAMESPACE/NAME"},
+        {"repo", "a/b/c", "NAMESPACE/NAME"},
+        {"repo", "model:a/b", "names have only letters"},
+        {"repo", "a/\xc3\xa4", "names have only letters"},
     };
 
     memset(long_pattern, 'a', 257);
@@ -154,7 +160,7 @@ static void test_refused(void **state)
         strcat(many, "{a,b}");
     }
     for (size_t i = 0; i < COUNT(rows); i++) {
-        struct gw_error err = { 0 };
+        struct gw_error err = {0};
         struct policy *p = with_glob(rows[i].key, rows[i].pattern, &err);
 
         if (p || !strstr(err.text, rows[i].why)) {
@@ -166,7 +172,7 @@ static void test_refused(void **state)
 /* At the limits: 256 bytes, 64 alternatives. */
 static void test_limits(void **state)
 {
-    struct gw_error err = { 0 };
+    struct gw_error err = {0};
     char pattern[300] = "", path[300] = "";
     struct policy *p;
 
@@ -182,16 +188,17 @@ static void test_limits(void **state)
     pattern[256] = '\0';
     p = with_glob("files", pattern, &err);
     assert_non_null(p);
-    assert_true(file_matches(p, (struct gw_str) { pattern, 256 }, "x"));
-    assert_false(file_matches(p, (struct gw_str) { pattern, 255 }, "x"));
+    assert_true(file_matches(p, (struct gw_str){pattern, 256}, "x"));
+    assert_false(file_matches(p, (struct gw_str){pattern, 255}, "x"));
     policy_unref(p);
 }
 
-/* A name is text: whatever is in it, it is no operator, and a ${user} glob stays within its segment. */
+/* A name is text: whatever is in it, it is no operator, and a ${user} glob stays within its
+ * segment. */
 static void test_user_is_text(void **state)
 {
     static char long_name[300];
-    struct gw_error err = { 0 };
+    struct gw_error err = {0};
     struct policy *p = with_glob("files", "u-${user}/x", &err);
 
     assert_non_null(p);
@@ -214,7 +221,7 @@ static void test_user_is_text(void **state)
 /* Any backtracking that branches would not come back from these. */
 static void test_hostile_patterns_end(void **state)
 {
-    static const char *const pieces[] = { "*a", "**a", "**/a", "*a**b", "?*", "**/*a" };
+    static const char *const pieces[] = {"*a", "**a", "**/a", "*a**b", "?*", "**/*a"};
     static char path[3000];
     char pattern[300];
 
@@ -224,7 +231,7 @@ static void test_hostile_patterns_end(void **state)
     }
     path[sizeof(path) - 1] = 'b';
     for (size_t i = 0; i < COUNT(pieces); i++) {
-        struct gw_error err = { 0 };
+        struct gw_error err = {0};
         struct policy *p;
 
         pattern[0] = '\0';
@@ -236,7 +243,7 @@ static void test_hostile_patterns_end(void **state)
         if (!p) {
             fail_msg("%s: %s", pattern, err.text);
         }
-        assert_false(file_matches(p, (struct gw_str) { path, sizeof(path) }, "x"));
+        assert_false(file_matches(p, (struct gw_str){path, sizeof(path)}, "x"));
         policy_unref(p);
     }
 }
@@ -308,7 +315,7 @@ static void test_agrees_with_slow(void **state)
     unsigned matched = 0, compared = 0;
 
     for (int i = 0; i < 4000; i++) {
-        struct gw_error err = { 0 };
+        struct gw_error err = {0};
         struct policy *p;
 
         random_text(pattern, "aab**/?", 9);

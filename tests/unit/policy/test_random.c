@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Random policies against a second evaluator: one rule after the other, strings compared as strings, written from
- * docs/policy.md and not from policy/. It is slow and should be obviously right. Fixed seed.
+ * Random policies against a second evaluator: one rule after the other, strings compared as
+ * strings, written from docs/policy.md and not from policy/. It is slow and should be obviously
+ * right. Fixed seed.
  */
 #include "fixture.h"
 
@@ -33,28 +34,30 @@ static bool chance(unsigned percent)
 
 /* ---- the vocabulary ---- */
 
-static const char *const actions[] = { "discover", "read", "write", "create", "delete", "admin" };
-static const char *const types[] = { "model", "dataset", "space", "kernel" };
-static const char *const namespaces[] = { "a", "ab", "b", "_", "u-kim" };
-static const char *const repo_names[] = { "x", "xy", "y", "m-1" };
-static const char *const users[] = { "kim", "lee", "bo" };
-static const char *const services[] = { "ci", "bot" };
-static const char *const revisions[] = { "", "main", "v1", "refs/pr/1" };
-static const char *const commits[] = { "", "aaaa", "abbb" };
-static const char *const paths[] = { "", "x.bin", "d/x.bin", "d/e/y.txt", "kim/z" };
+static const char *const actions[] = {"discover", "read", "write", "create", "delete", "admin"};
+static const char *const types[] = {"model", "dataset", "space", "kernel"};
+static const char *const namespaces[] = {"a", "ab", "b", "_", "u-kim"};
+static const char *const repo_names[] = {"x", "xy", "y", "m-1"};
+static const char *const users[] = {"kim", "lee", "bo"};
+static const char *const services[] = {"ci", "bot"};
+static const char *const revisions[] = {"", "main", "v1", "refs/pr/1"};
+static const char *const commits[] = {"", "aaaa", "abbb"};
+static const char *const paths[] = {"", "x.bin", "d/x.bin", "d/e/y.txt", "kim/z"};
 static const char *const to_words[] = {
-    "everyone", "authenticated", "anonymous", "services",  "user:kim",  "user:lee", "user:BO",  "service:ci",
-    "group:g0", "group:g1",      "group:g2",  "group:g3", "group:g4", "group:g5",
+    "everyone",   "authenticated", "anonymous", "services", "user:kim", "user:lee", "user:BO",
+    "service:ci", "group:g0",      "group:g1",  "group:g2", "group:g3", "group:g4", "group:g5",
 };
-static const char *const private_globs[] = { "a", "A*", "u-*", "b", "{a,q}b" };
+static const char *const private_globs[] = {"a", "A*", "u-*", "b", "{a,q}b"};
 static const char *const repo_globs[] = {
-    "a/x", "a/xy", "ab/x", "b/y", "_/x", "A/X", "a/*", "*/x", "**", "a*/x*", "u-${user}/*", "{a,b}/x", "a/{x,y}", "a/?", "**/x", "*/m-1", "b/m-*",
+    "a/x",   "a/xy",        "ab/x",    "b/y",     "_/x", "A/X",  "a/*",   "*/x",   "**",
+    "a*/x*", "u-${user}/*", "{a,b}/x", "a/{x,y}", "a/?", "**/x", "*/m-1", "b/m-*",
 };
-static const char *const revision_globs[] = { "main", "v*", "refs/**", "aaaa", "a*" };
-static const char *const file_globs[] = { "*.bin", "**.bin", "**/*.bin", "d/**", "x.bin", "${user}/*", "**/y.{txt,md}" };
+static const char *const revision_globs[] = {"main", "v*", "refs/**", "aaaa", "a*"};
+static const char *const file_globs[] = {"*.bin", "**.bin",    "**/*.bin",     "d/**",
+                                         "x.bin", "${user}/*", "**/y.{txt,md}"};
 /* Directory values; a subject brings some of them. */
-static const char *const sources[] = { "cn=one,dc=io", "cn=two,dc=io", "three", "g5" };
-static const char *const spelled[] = { "CN=One, DC=io", "cn=two,dc=io", "Three", "g5" };
+static const char *const sources[] = {"cn=one,dc=io", "cn=two,dc=io", "three", "g5"};
+static const char *const spelled[] = {"CN=One, DC=io", "cn=two,dc=io", "Three", "g5"};
 
 /* ---- a policy as the evaluator knows it ---- */
 
@@ -96,7 +99,8 @@ static bool glob(const char *start, const char *g, const char *t, const char *us
         return *t == '\0';
     }
     if (strncmp(g, "${user}", 7) == 0) {
-        return user && strncasecmp(t, user, strlen(user)) == 0 && glob(start, g + 7, t + strlen(user), user);
+        return user && strncasecmp(t, user, strlen(user)) == 0 &&
+               glob(start, g + 7, t + strlen(user), user);
     }
     if (*g == '{') { /* try each member in place */
         const char *close = strchr(g, '}'), *at = g + 1;
@@ -130,7 +134,8 @@ static bool glob(const char *start, const char *g, const char *t, const char *us
     if (*g == '*') {
         return glob(start, g + 1, t, user) || (*t && *t != '/' && glob(start, g, t + 1, user));
     }
-    return *t && (*g == '?' ? *t != '/' : strncasecmp(g, t, 1) == 0) && glob(start, g + 1, t + 1, user);
+    return *t && (*g == '?' ? *t != '/' : strncasecmp(g, t, 1) == 0) &&
+           glob(start, g + 1, t + 1, user);
 }
 
 static bool any_glob(const struct list *l, const char *text, const char *user)
@@ -166,20 +171,23 @@ static bool in_group(const struct ref_policy *p, int g, const struct ref_subject
     return false;
 }
 
-static bool names_subject(const struct ref_policy *p, const struct list *l, const struct ref_subject *s)
+static bool names_subject(const struct ref_policy *p, const struct list *l,
+                          const struct ref_subject *s)
 {
     for (unsigned i = 0; i < l->n; i++) {
         const char *w = l->v[i], *name = strchr(w, ':');
         bool anonymous = strcmp(s->kind, "anonymous") == 0;
 
-        if (strcmp(w, "everyone") == 0 || (strcmp(w, "authenticated") == 0 && !anonymous) || (strcmp(w, "anonymous") == 0 && anonymous)
-            || (strcmp(w, "services") == 0 && strcmp(s->kind, "service") == 0)) {
+        if (strcmp(w, "everyone") == 0 || (strcmp(w, "authenticated") == 0 && !anonymous) ||
+            (strcmp(w, "anonymous") == 0 && anonymous) ||
+            (strcmp(w, "services") == 0 && strcmp(s->kind, "service") == 0)) {
             return true;
         }
         if (name && strncmp(w, "group:", 6) == 0 && in_group(p, name[2] - '0', s)) {
             return true;
         }
-        if (name && strncmp(w, s->kind, strlen(s->kind)) == 0 && w[strlen(s->kind)] == ':' && strcasecmp(name + 1, s->name) == 0) {
+        if (name && strncmp(w, s->kind, strlen(s->kind)) == 0 && w[strlen(s->kind)] == ':' &&
+            strcasecmp(name + 1, s->name) == 0) {
             return true;
         }
     }
@@ -205,35 +213,39 @@ static bool about_action(const struct ref_rule *r, const char *action)
     return false;
 }
 
-static bool matches(const struct ref_policy *p, const struct ref_rule *r, const struct ref_subject *s, const char *action, const struct ref_object *o)
+static bool matches(const struct ref_policy *p, const struct ref_rule *r,
+                    const struct ref_subject *s, const char *action, const struct ref_object *o)
 {
     const char *user = strcmp(s->kind, "user") == 0 ? s->name : NULL;
     bool private = any_glob(&p->private_globs, o->ns, NULL);
     char repo[100];
 
     snprintf(repo, sizeof(repo), "%s/%s", o->ns, o->name);
-    if (!about_action(r, action) || !names_subject(p, &r->to, s) || names_subject(p, &r->unless, s)) {
+    if (!about_action(r, action) || !names_subject(p, &r->to, s) ||
+        names_subject(p, &r->unless, s)) {
         return false;
     }
     if (r->hub && private != (strcmp(r->hub, "private") == 0)) {
         return false;
     }
-    if ((r->type && strcmp(r->type, o->type) != 0) || (r->repo.n && !any_glob(&r->repo, repo, user))) {
+    if ((r->type && strcmp(r->type, o->type) != 0) ||
+        (r->repo.n && !any_glob(&r->repo, repo, user))) {
         return false;
     }
     if (r->revisions.n && !*o->revision && !*o->commit) {
         if (!r->allow || strcmp(action, "discover") != 0) {
             return false;
         }
-    } else if (r->revisions.n && !(*o->revision && any_glob(&r->revisions, o->revision, user))
-               && !(*o->commit && any_glob(&r->revisions, o->commit, user))) {
+    } else if (r->revisions.n && !(*o->revision && any_glob(&r->revisions, o->revision, user)) &&
+               !(*o->commit && any_glob(&r->revisions, o->commit, user))) {
         return false;
     }
     if ((r->files.n || r->files_not.n) && !*o->path) {
         if (!r->allow || (strcmp(action, "discover") != 0 && strcmp(action, "read") != 0)) {
             return false;
         }
-    } else if ((r->files.n && !any_glob(&r->files, o->path, user)) || any_glob(&r->files_not, o->path, user)) {
+    } else if ((r->files.n && !any_glob(&r->files, o->path, user)) ||
+               any_glob(&r->files_not, o->path, user)) {
         return false;
     }
     return !(r->allow && r->past);
@@ -251,7 +263,8 @@ static bool speaks_first(const struct ref_rule *a, const struct ref_rule *b)
     return strcmp(a->id, b->id) < 0;
 }
 
-static const struct ref_rule *evaluate(const struct ref_policy *p, const struct ref_subject *s, const char *action, const struct ref_object *o)
+static const struct ref_rule *evaluate(const struct ref_policy *p, const struct ref_subject *s,
+                                       const char *action, const struct ref_object *o)
 {
     const struct ref_rule *best = NULL;
 
@@ -310,7 +323,7 @@ static void make_policy(struct ref_policy *p)
     for (int i = 0; i < N_GROUPS; i++) {
         struct ref_group *g = &p->groups[i];
 
-        *g = (struct ref_group) { .source = -1, .members = { -1, -1 } };
+        *g = (struct ref_group){.source = -1, .members = {-1, -1}};
         if (i >= 2 && chance(50)) {
             g->members[0] = (int)below((unsigned)i);
             g->members[1] = (int)below((unsigned)i);
@@ -320,7 +333,8 @@ static void make_policy(struct ref_policy *p)
             g->source = (int)below(3);
         }
     }
-    p->groups[5] = (struct ref_group) { .source = 3, .members = { -1, -1 } }; /* nothing said: by its own name */
+    p->groups[5] =
+        (struct ref_group){.source = 3, .members = {-1, -1}}; /* nothing said: by its own name */
     p->n_rules = 1 + below(MAX_RULES);
     for (unsigned i = 0; i < p->n_rules; i++) {
         make_rule(&p->rules[i], i);
@@ -355,7 +369,7 @@ static void put_rule(struct gw_buf *b, const struct ref_rule *r)
     }
     gw_buf_add_c(b, r->past ? ", expires: 2020-01-01" : "");
     if (where) {
-        struct list hub = { { r->hub }, 1 }, type = { { r->type }, 1 };
+        struct list hub = {{r->hub}, 1}, type = {{r->type}, 1};
         size_t start;
 
         gw_buf_add_c(b, ", where: {");
@@ -389,9 +403,11 @@ static void put_policy(struct gw_buf *b, const struct ref_policy *p)
         if (i == 5) {
             gw_buf_add_c(b, "  g5:\n");
         } else if (g->source >= 0) {
-            gw_buf_addf(b, "  g%d: {%s: '%s'}\n", i, g->source < 2 ? "ldap" : "name", sources[g->source]);
+            gw_buf_addf(b, "  g%d: {%s: '%s'}\n", i, g->source < 2 ? "ldap" : "name",
+                        sources[g->source]);
         } else if (g->users.n) {
-            gw_buf_addf(b, "  g%d: {users: [%s, %s]}\n", i, g->users.v[0], g->users.v[g->users.n - 1]);
+            gw_buf_addf(b, "  g%d: {users: [%s, %s]}\n", i, g->users.v[0],
+                        g->users.v[g->users.n - 1]);
         } else {
             gw_buf_addf(b, "  g%d: {any_of: [g%d, g%d]}\n", i, g->members[0], g->members[1]);
         }
@@ -414,17 +430,22 @@ static void make_request(struct ref_subject *s, struct ref_object *o)
     for (size_t i = 0; i < COUNT(sources); i++) {
         s->has[i] = chance(30);
     }
-    *o = (struct ref_object) { PICK(types), PICK(namespaces), PICK(repo_names), PICK(revisions), PICK(commits), PICK(paths) };
+    *o = (struct ref_object){PICK(types),     PICK(namespaces), PICK(repo_names),
+                             PICK(revisions), PICK(commits),    PICK(paths)};
 }
 
-static struct policy_decision ask_policy(const struct policy *p, const struct ref_subject *s, const char *action, const struct ref_object *o)
+static struct policy_decision ask_policy(const struct policy *p, const struct ref_subject *s,
+                                         const char *action, const struct ref_object *o)
 {
     struct gw_str groups[COUNT(sources)];
-    struct policy_subject subject = { .name = gw_str_c(s->name), .groups = groups };
-    struct policy_object object = { gw_str_c(o->type), gw_str_c(o->ns), gw_str_c(o->name), gw_str_c(o->revision), gw_str_c(o->commit), gw_str_c(o->path) };
+    struct policy_subject subject = {.name = gw_str_c(s->name), .groups = groups};
+    struct policy_object object = {gw_str_c(o->type),     gw_str_c(o->ns),     gw_str_c(o->name),
+                                   gw_str_c(o->revision), gw_str_c(o->commit), gw_str_c(o->path)};
     enum policy_action a;
 
-    subject.kind = s->kind[0] == 'a' ? POLICY_ANONYMOUS : s->kind[0] == 'u' ? POLICY_USER : POLICY_SERVICE;
+    subject.kind = s->kind[0] == 'a'   ? POLICY_ANONYMOUS
+                   : s->kind[0] == 'u' ? POLICY_USER
+                                       : POLICY_SERVICE;
     for (size_t i = 0; i < COUNT(sources); i++) {
         if (s->has[i]) {
             groups[subject.n_groups++] = gw_str_c(spelled[i]);
@@ -458,9 +479,11 @@ static void test_same_answers(void **state)
             make_request(&s, &o);
             want = evaluate(&model, &s, action, &o);
             got = ask_policy(p, &s, action, &o);
-            if (!gw_str_eq_c(policy_rule_id(got.rule), want ? want->id : "(default)") || got.effect != (enum policy_effect)(want && want->allow)) {
-                fail_msg("%s\n%s:%s %s %s:%s/%s@%s(%s)//%s\nexpected %s, got %.*s", text.p, s.kind, s.name, action, o.type, o.ns, o.name,
-                         o.revision, o.commit, o.path, want ? want->id : "(default)", GW_STR_ARG(policy_rule_id(got.rule)));
+            if (!gw_str_eq_c(policy_rule_id(got.rule), want ? want->id : "(default)") ||
+                got.effect != (enum policy_effect)(want && want->allow)) {
+                fail_msg("%s\n%s:%s %s %s:%s/%s@%s(%s)//%s\nexpected %s, got %.*s", text.p, s.kind,
+                         s.name, action, o.type, o.ns, o.name, o.revision, o.commit, o.path,
+                         want ? want->id : "(default)", GW_STR_ARG(policy_rule_id(got.rule)));
             }
             allowed += want && want->allow;
             denied += want && !want->allow;

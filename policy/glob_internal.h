@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * policy/glob.h - the globs of the policy language: `*` within a segment, `**` across, `?`, `{a,b}`, `${user}`.
+ * policy/glob_internal.h - the globs of the policy language: `*` within a segment, `**` across,
+ * `?`, `{a,b}`, `${user}`.
  *
- * Anchored at both ends, ASCII case folded. Braces are expanded when a policy is compiled, so that matching never
- * branches: its time is at most (bytes of pattern x bytes of text), whatever the pattern. Inside policy/ only.
+ * Anchored at both ends, ASCII case folded. Braces are expanded when a policy is compiled, so that
+ * matching never branches: its time is at most (bytes of pattern x bytes of text), whatever the
+ * pattern. Inside policy/ only.
  */
-#ifndef POLICY_GLOB_H
-#define POLICY_GLOB_H
+#ifndef POLICY_GLOB_INTERNAL_H
+#define POLICY_GLOB_INTERNAL_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -18,13 +20,14 @@
 #define POLICY_GLOB_MAX_USERS 4u         /* ${user} in one alternative */
 #define POLICY_GLOB_MAX_NAME 256u        /* a longer caller's name matches no ${user} */
 
-/* A compiled alternative: folded literal bytes with these operators between them. A pattern with control bytes is
- * refused, so no literal is ever taken for one. */
+/* A compiled alternative: folded literal bytes with these operators between them. A pattern with
+ * control bytes is refused, so no literal is ever taken for one. */
 enum policy_glob_op {
     POLICY_GLOB_ONE = 1, /* ?   one byte, not '/' */
     POLICY_GLOB_SEGMENT, /* *   any bytes but '/' */
     POLICY_GLOB_ACROSS,  /* **  any bytes */
-    POLICY_GLOB_FOLDERS, /* **\/ at the start of a segment: no folder, or any bytes that end in '/' */
+    POLICY_GLOB_FOLDERS, /* **\/ at the start of a segment: no folder, or any bytes that end in '/'
+                          */
     POLICY_GLOB_USER,    /* ${user} */
     POLICY_GLOB_OP_COUNT
 };
