@@ -139,68 +139,85 @@ int auth_users_edit(struct gw_buf *out, const struct auth_users *old /* NULL: ne
 enum auth_group_mode { AUTH_GROUPS_MEMBEROF, AUTH_GROUPS_SEARCH };
 
 struct auth_ldap_server {
-    struct gw_str url; /* ldap://host[:port] or ldaps://host[:port] */
-    struct gw_str host;
+    struct gw_str url;  /* ldap://host[:port] or ldaps://host[:port] */
+    struct gw_str host; /* NUL-terminated; an IPv6 address without its brackets */
     uint16_t port;
     bool ldaps;
     bool loopback; /* the host is a loopback literal: plain ldap:// is allowed for binds */
 };
 
-struct auth_ldap {      /* one directory, from the configuration; read-only, shared by all jobs */
-    struct gw_str name; /* realm: [a-z0-9]{1,32} */
+/* One directory, from the configuration; read-only, shared by all jobs. */
+struct auth_ldap {
+    struct gw_str name; /* realm: [a-z0-9]{1,32}, not "file" or "service" */
     const struct auth_ldap_server *servers;
     size_t n_servers;
-    bool start_tls;
+    bool start_tls;                       /* for the ldap:// ones of the servers */
     const char *ca_file;                  /* NULL: system store */
     struct gw_str bind_dn, bind_password; /* empty: anonymous search */
-    struct gw_str user_base, user_filter; /* filter holds ${user} inside an assertion value;
-                                             validated by auth_ldap_filter_check */
-    struct gw_str
-        direct_bind; /* instead of search: "uid=${user},ou=people,dc=x"; empty: search + bind */
-    struct gw_str name_attr, id_attr, display_attr, mail_attr;
+    /* The filter holds ${user} as or in the value of a plain =, see auth_ldap_template_check. */
+    struct gw_str user_base, user_filter;
+    /* Instead of search: "uid=${user},ou=people,dc=x"; empty: search + bind. The entry is then read
+     * by the service account, or by the person where there is none; user_filter, if given, must
+     * match it. */
+    struct gw_str direct_bind;
+    struct gw_str name_attr, id_attr, display_attr, mail_attr; /* the last two may be empty */
     enum auth_group_mode group_mode;
-    struct gw_str group_base, group_filter; /* search mode: (member=${dn}) or (memberUid=${user}) */
-    bool nested;        /* follow groups of groups, breadth first, depth <= 10, <= 2,000 groups */
-    int64_t timeout_ms; /* whole call, all servers */
+    /* Search mode: (member=${dn}) or (memberUid=${user}), where ${user} is the entry's own spelling
+     * of its name. nested needs group_base in both modes; without ${dn} in group_filter it looks
+     * for member and uniqueMember. */
+    struct gw_str group_base, group_filter;
+    bool
+        nested; /* follow groups of groups, breadth first, depth <= 10, <= AUTH_GROUPS_MAX groups */
+    int64_t timeout_ms; /* whole call, all servers; 0: only the call's deadline counts */
 };
 
+/* Once in the process that forks or starts threads, before any of them: libldap's first call, and
+ * no ldap.conf (sets LDAPNOINIT in the environment). It asks the resolver for this machine's name
+ * and must not do so in a job. */
+void auth_ldap_start(void);
+
 /* Numeric address for a host name, from the resolver thread's last answer; empty: unknown (then
- * that server is skipped). */
+ * that server is skipped). Not asked for literals. A NULL function: the host is resolved in the
+ * call (command line only). */
 typedef struct gw_str (*auth_address_of)(void *ctx, struct gw_str host);
 
 int auth_ldap_url_parse(struct gw_str url, struct gw_arena *a, struct auth_ldap_server *out,
                         struct gw_error *err) GW_MUST_CHECK;
-/* The filter or DN template parses, and ${user}/${dn} stand only inside assertion values (RDN
- * values for a DN). */
+/* The filter (RFC 4515, no blanks between its parts) or DN template parses, at least one variable
+ * is in it, and ${user}/${dn} stand only inside assertion values (RDN values for a DN, which knows
+ * ${user} alone). GW_INVALID says where and why. */
 int auth_ldap_template_check(struct gw_str text, bool is_dn, struct gw_error *err) GW_MUST_CHECK;
 
 /**
  * Verify a password and read the person: groups, state, canonical name. Blocking; ends at
- * deadline_ms. 49 is final; a connect failure or silence moves to the next server; a user bind is
- * never retried after a time-out.
- * @return GW_OK; GW_UNAUTHENTICATED (wrong password, none or several entries, suspended: one text);
- * GW_UNAVAILABLE or GW_TIMEOUT (directory down, TLS refused: nothing of LDAP was sent); GW_INVALID
- * (the entry's name does not fit the grammar)
+ * deadline_ms. 49 is final; a connect failure or silence moves to the next server, each has its
+ * share of the time; a user bind is never sent twice.
+ * @return GW_OK; GW_UNAUTHENTICATED (wrong password, none or several entries, suspended: one text;
+ * see AUTH_NO_SUCH_USER); GW_UNAVAILABLE or GW_TIMEOUT (directory down, TLS refused: nothing of
+ * LDAP was sent; a wrong configuration; an answer that is not whole); GW_INVALID (the entry's name
+ * does not fit the grammar); GW_TOO_LARGE (AUTH_GROUPS_MAX, depth); GW_NO_MEMORY
  */
 int auth_ldap_login(const struct auth_ldap *d, struct gw_str user, struct gw_str password,
                     auth_address_of address, void *ctx, int64_t deadline_ms, struct gw_arena *a,
                     struct auth_subject *out, struct gw_error *err) GW_MUST_CHECK;
 
+/* err->sys of auth_ldap_login's GW_UNAUTHENTICATED when a clean search found nobody: the corridor
+ * may ask the next directory. The person never sees the difference. A direct bind cannot tell. */
+#define AUTH_NO_SUCH_USER 32
+
 /**
- * Read a known person again (by id under user_base), without a password.
+ * Read a known person again (by id under user_base), without a password. The person must still
+ * match user_filter, with any name.
  * @return GW_OK (state may be AUTH_SUSPENDED); GW_NOT_FOUND (a clean search found nobody);
- * GW_UNAVAILABLE; GW_TIMEOUT
+ * GW_UNAVAILABLE (also: direct bind without a service account, which cannot prove that somebody is
+ * gone); GW_TIMEOUT; GW_INVALID, GW_TOO_LARGE, GW_NO_MEMORY as auth_ldap_login
  */
 int auth_ldap_refresh(const struct auth_ldap *d, const struct auth_subject *old,
                       auth_address_of address, void *ctx, int64_t deadline_ms, struct gw_arena *a,
                       struct auth_subject *out, struct gw_error *err) GW_MUST_CHECK;
 
-/* err->sys of auth_ldap_login's GW_UNAUTHENTICATED when a clean search found nobody: the corridor may ask the next directory.
- * The person never sees the difference. */
-#define AUTH_NO_SUCH_USER 32
-
-/* For `hubgate check`: connects, TLS, service bind, base readable. One line for people into report.
- */
+/* For `hubgate check`: connects, TLS, service bind, bases readable. One line for people per server
+ * into report, without a final newline; the status and err are of the first server that failed. */
 int auth_ldap_probe(const struct auth_ldap *d, auth_address_of address, void *ctx,
                     int64_t deadline_ms, struct gw_buf *report, struct gw_error *err) GW_MUST_CHECK;
 
