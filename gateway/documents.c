@@ -266,10 +266,12 @@ document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_
     struct gw_str json, org;
     struct gw_str *orgs;
     struct gw_buf out;
-    size_t n = 0, total = policy_count(gw->policy).private_namespaces;
+    size_t n = 0, total = 0;
 
     if (who->subject.kind == POLICY_ANONYMOUS)
         return answer_refuse(gw, req, ans, HUB_LOGIN_NEEDED, GW_STR(""), 0);
+    while (policy_private_namespace(gw->policy, total).p != NULL)
+        total++;
     orgs = gw_arena_alloc(&st->arena, (total + 1) * sizeof(*orgs));
     if (orgs == NULL)
         return GW_NO_MEMORY;

@@ -50,6 +50,7 @@ typedef struct {
 
 
 extern ngx_module_t               ngx_http_hubgate_module;
+extern ngx_module_t               ngx_thread_pool_module;
 extern ngx_http_hubgate_worker_t  ngx_http_hubgate_worker;
 
 

@@ -133,7 +133,7 @@ ngx_http_hubgate_create_ctx(ngx_http_request_t *r)
     ctx->ans.fd = -1;
 
     ctx->timer.handler = ngx_http_hubgate_deadline;
-    ctx->timer.data = ctx;
+    ctx->timer.data = r->connection;   /* debug logs read a connection there */
     ctx->timer.log = r->connection->log;
 
     cln->handler = ngx_http_hubgate_cleanup;
@@ -310,10 +310,14 @@ ngx_http_hubgate_wake(struct gateway_request *req)
 static void
 ngx_http_hubgate_deadline(ngx_event_t *ev)
 {
-    ngx_http_hubgate_ctx_t  *ctx = ev->data;
+    ngx_connection_t        *c = ev->data;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx((ngx_http_request_t *) c->data,
+                                  ngx_http_hubgate_module);
 
     if (ctx->is_waiting) {             /* for bytes of a fill: look again */
-        ngx_post_event(ctx->r->connection->write, &ngx_posted_events);
+        ngx_post_event(c->write, &ngx_posted_events);
         return;
     }
 

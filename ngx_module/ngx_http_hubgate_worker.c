@@ -181,7 +181,10 @@ ngx_http_hubgate_init_worker(ngx_cycle_t *cycle)
     struct gateway_options         o;
     ngx_http_hubgate_main_conf_t  *hmcf;
 
+    static ngx_connection_t     dumb;
     ngx_http_hubgate_worker_t  *w = &ngx_http_hubgate_worker;
+
+    dumb.fd = (ngx_socket_t) -1;
 
     /* the cache manager and loader run init_process too */
 
@@ -227,7 +230,7 @@ ngx_http_hubgate_init_worker(ngx_cycle_t *cycle)
 
     w->tick.handler = ngx_http_hubgate_tick_handler;
     w->tick.log = cycle->log;
-    w->tick.data = w;
+    w->tick.data = &dumb;              /* debug logs read a connection there */
     w->tick.cancelable = 1;
 
     ngx_add_timer(&w->tick, NGX_HTTP_HUBGATE_TICK);

@@ -36,7 +36,18 @@ void policy_read_namespaces(struct policy_compiler *c)
     }
     if (!policy_index_build(&c->p->namespaces, c->keep, all, globs.n)) {
         policy_out_of_memory(c, c->keep, 0);
+        return;
     }
+    c->p->private_names = gw_arena_alloc(c->keep, (globs.n + 1) * sizeof(*c->p->private_names));
+    if (!c->p->private_names) {
+        policy_out_of_memory(c, c->keep, 0);
+        return;
+    }
+    for (i = 0; i < globs.n; i++) {
+        bool literal = globs.v[i].prefix == globs.v[i].code.n;
+        c->p->private_names[i] = literal ? gw_arena_dup(c->keep, globs.v[i].code) : GW_STR("");
+    }
+    c->p->n_private_names = globs.n;
 }
 
 /* ---- named things: services and groups ---- */

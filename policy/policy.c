@@ -50,6 +50,11 @@ struct policy_counts policy_count(const struct policy *p)
     };
 }
 
+struct gw_str policy_private_namespace(const struct policy *p, size_t i)
+{
+    return i < p->n_private_names ? p->private_names[i] : (struct gw_str) { 0 };
+}
+
 struct gw_str policy_group_source(const struct policy *p, size_t i)
 {
     return i < p->n_group_sources ? p->group_source[i] : (struct gw_str){0};
