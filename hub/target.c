@@ -229,7 +229,9 @@ static int take_repo(struct hub_target *t, const struct parts *p, size_t i, size
     if (memchr(first.p, '/', first.n) != NULL || memchr(name.p, '/', name.n) != NULL) {
         return gw_fail(err, GW_INVALID, 0, "%%2F in the name of a repo");
     }
-    if (hub_name_reserved(first) || !hub_name_ok(first) || !hub_name_ok(name)) {
+    /* "a/resolve" is a name in one family of routes and the repo "a" in another: no repo has it */
+    if (hub_name_reserved(first) || !hub_name_ok(first) || !hub_name_ok(name) ||
+        (names == 2 && is_marker(name))) {
         return gw_fail(err, GW_NOT_FOUND, 0, "not a name that a repo can have");
     }
     t->has_repo = true;

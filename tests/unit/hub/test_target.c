@@ -235,6 +235,9 @@ static void api(void **state)
         {"GET", "/api/models/x/super-squash/main", "GW_NOT_FOUND"},
         {"GET", "/api/models/ns/name/preupload/main", "GW_NOT_FOUND"},
         {"GET", "/api/models/ns/name/unknown", "GW_NOT_FOUND"},
+        /* a name that would be a marker elsewhere */
+        {"GET", "/api/resolve-cache/models/a/resolve/" SHA "/f", "GW_NOT_FOUND"},
+        {"GET", "/api/models/a/blame", "GW_NOT_FOUND"},
         /* no routes */
         {"GET", "/", "GW_NOT_FOUND"},
         {"GET", "/api", "GW_NOT_FOUND"},
