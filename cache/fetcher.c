@@ -2,8 +2,8 @@
 /*
  * cache/fetcher.c - the thread that moves the bytes of large fills: a libcurl multi loop.
  *
- *   transfer: begun (redirects followed by hand, each hop checked) --> body, written and marked -->
- * ended or cut fill:     active: has a transfer, or waits for its next try, or for a free place
+ *   transfer  begun (redirects followed by hand, each hop checked), body written and marked, ended
+ *   fill      active: has a transfer, or waits for its next try, or for a free place
  *
  * Every transfer begins at the Hub, also after a cut: a signed URL that has expired needs no case
  * of its own. libcurl hands over at most 16 KiB at a time, so bytes are collected to 512 KiB before
@@ -399,11 +399,11 @@ static void failed(struct fill *f, enum fill_failure kind, int sys, unsigned wei
         return;
     }
     if (f->failures >= TRIES || retry_after_ms > RETRY_AFTER_MAX_MS) {
-        delay = retry_after_ms > FILL_RETRY_MS ? retry_after_ms : FILL_RETRY_MS;
+        delay = retry_after_ms > f->table->rest_ms ? retry_after_ms : f->table->rest_ms;
         give_up(f, kind, sys, delay < REST_MAX_MS ? delay : REST_MAX_MS);
         return;
     }
-    delay = 1000ll << (f->failures > 0 ? f->failures - 1 : 0);
+    delay = f->table->retry_ms << (f->failures > 0 ? f->failures - 1 : 0);
     f->not_before_ms = gw_mono_ms() + (delay > retry_after_ms ? delay : retry_after_ms);
 }
 

@@ -2,9 +2,8 @@
 /*
  * cache/fill.c - the fills of this process: attaching, owning, proving, publishing.
  *
- *   attached --claim--> owned: the fetcher brings bytes, jobs hash what is there in order
- *            <-let go--        after a failure, a lost ownership, the end, or when the process
- * leaves
+ *   attached --claim--> owned: the fetcher brings bytes, jobs hash what is there, in order
+ *            <-let go--        after a failure, a lost ownership, the end, when the process leaves
  *
  * The proof runs behind the fetcher in steps; the state after each step is in the map, so whoever
  * takes the fill over goes on from there. Order of the end: digest right -> PROVEN (readers get
@@ -739,6 +738,8 @@ int cache_fills_open(struct cache *c, struct gw_error *err)
         zone = none;
     }
     t->cache = c;
+    t->retry_ms = FILL_RETRY_MS;
+    t->rest_ms = FILL_REST_MS;
     t->boot = boot_word(c);
     t->self = owner_word(zone, c->slot, c->generation);
     pthread_mutex_init(&t->mutex, NULL);

@@ -2,11 +2,10 @@
 /*
  * cache/fill_internal.h - large fills: who holds what, and the map that all processes share.
  *
- *   table    one per process: the list of attached parts, one mutex for memory work, one fetcher
- * thread fill     one attached part of this process, shared by its readers, the fetcher and the
- * jobs; reference counted map      the mapping itself (map.c): immutable head, live words
- * (atomics), one byte per granule transfer one range on its way (fetcher.c). This version runs one
- * per fill; nothing in the format assumes it.
+ *   table     one per process: the attached parts, one mutex for memory work, one fetcher thread
+ *   fill      one attached part, shared by its readers, the fetcher and the jobs; counted
+ *   map       the mapping itself (map.c): immutable head, live words, one byte per granule
+ *   transfer  one range on its way (fetcher.c). One per fill now; nothing in the format assumes it
  *
  * A fill belongs to the process whose word is in the map's `owner`: it fetches, hashes and
  * publishes. Everybody else reads, and takes the fill over (compare and swap) when the owner is
@@ -49,16 +48,17 @@ struct map_head { /* written once, before the file has its name */
 };
 _Static_assert(sizeof(struct map_head) == MAP_PAGE, "the head is a page");
 
-enum map_state { /* words, so that a flipped bit makes none of the others */
-                 MAP_FILLING = 0x4c4c4946,
-                 MAP_PROVEN = 0x564f5250, /* the digest is right; nothing is held back any more */
-                 MAP_WHOLE = 0x4c4f4857,  /* linked into blobs/, durable */
-                 MAP_CORRUPT =
-                     0x54524f43, /* every byte came and the digest is wrong: cut the readers */
-                 MAP_DROPPED = 0x504f5244 /* removed for another reason */
+/* Words, so that a flipped bit of one makes none of the others. */
+enum map_state {
+    MAP_FILLING = 0x4c4c4946,
+    MAP_PROVEN = 0x564f5250,  /* the digest is right; nothing is held back any more */
+    MAP_WHOLE = 0x4c4f4857,   /* linked into blobs/, durable */
+    MAP_CORRUPT = 0x54524f43, /* every byte came, the digest is wrong: cut the readers */
+    MAP_DROPPED = 0x504f5244  /* removed for another reason */
 };
 
-struct map_hash { /* two of them, written in turn: a kill in mid-save leaves the other */
+/* Two of them, written in turn: a kill in mid-save leaves the other. */
+struct map_hash {
     uint64_t seq;
     struct gw_sha256 sha;
     uint32_t pad;
@@ -71,11 +71,9 @@ struct map_live {
     _Atomic uint64_t owner;   /* zone << 40 | (slot + 1) << 32 | generation; 0: nobody */
     _Atomic uint64_t beat;    /* monotonic ms of the owner's last sign of life */
     _Atomic uint64_t waiters; /* slots to be woken at the next progress */
-    _Atomic uint64_t
-        failure; /* until ms << 24 | kind << 16 | errno, HTTP status or CURLcode; 0: none */
-    _Atomic uint64_t
-        transfers[MAP_TRANSFERS]; /* live bit | granule << 21 | bytes of it that are there */
-    _Atomic uint32_t state;       /* enum map_state */
+    _Atomic uint64_t failure; /* until ms << 24 | kind << 16 | errno, HTTP status, CURLcode; 0 */
+    _Atomic uint64_t transfers[MAP_TRANSFERS]; /* live bit | granule << 21 | its bytes there */
+    _Atomic uint32_t state;                    /* enum map_state */
     struct map_hash hash[2];
 };
 _Static_assert(sizeof(struct map_live) <= MAP_PAGE, "the live words fit their page");
@@ -123,6 +121,7 @@ void map_hash_load(const struct map *m, struct gw_sha256 *out);
 void map_hash_save(struct map *m, const struct gw_sha256 *s);
 /* What `clean` must hold for another boot to trust the map as it is now. */
 uint64_t map_seal(const struct map *m);
+
 #define TRANSFER_LIVE (1ull << 63)
 static inline uint64_t transfer_word(uint64_t granule, uint64_t bytes)
 {
@@ -159,6 +158,8 @@ struct fill_table {
     struct fill *list;       /* all that are attached */
     struct fill *queue;      /* newly owned, for the fetcher; by queue_next */
     unsigned n_owned;
+    int64_t retry_ms; /* before the first repetition of a request; doubles */
+    int64_t rest_ms;  /* a failed fill rests so long */
 };
 
 struct transfer;
@@ -233,8 +234,8 @@ int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct 
               struct gw_error *err) GW_MUST_CHECK;
 /* Under the lock: removes both names whatever they are. */
 void part_remove(struct fill_table *t, struct gw_str digest);
-/* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go, woken.
- */
+/* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go,
+ * woken. */
 void part_drop(struct fill *f, enum map_state state);
 /* Job. The mismatches of the last hour, this one included. */
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
@@ -252,7 +253,8 @@ bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, 
 #define FILL_STEP (64u << 20)    /* bytes of one hash job */
 #define FILL_STEP_MIN (8u << 20) /* a job is worth it from here on */
 #define FILL_HOLD_BACK (16u << 20)
-#define FILL_RETRY_MS 5000 /* a failed fill rests so long */
+#define FILL_RETRY_MS 1000
+#define FILL_REST_MS 5000
 #define FILL_BEAT_MS 250
 #define FILL_SILENT_MS 15000 /* an owner of this zone that is alive but says nothing: stopped */
 #define FILL_FOREIGN_MS 3000 /* an owner of another zone: no other way to tell */

@@ -2,10 +2,8 @@
 /*
  * cache/map.c - the .map file: what of a part is there, and how far its proof has come.
  *
- *   formatted (no name yet) --link--> FILLING --digest right--> PROVEN --linked into blobs/-->
- * WHOLE, unlinked
- *                                        \--digest wrong--> CORRUPT, unlinked      (or DROPPED for
- * another reason)
+ *   formatted --link--> FILLING --digest right--> PROVEN --linked into blobs/--> WHOLE, unlinked
+ *                             \--digest wrong--> CORRUPT, unlinked      (other reasons: DROPPED)
  *
  * A damaged map is never trusted: head and hash states carry a CRC, the part is named by inode and
  * size, and after a boot only a sealed map counts. Granule bytes have no CRC, because everybody
@@ -185,7 +183,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
         return gw_fail(err, GW_NOT_FOUND, 0, "no map");
     }
     if (map_fd < 0 || fstat(map_fd, &of_map) != 0) {
-        rc = gw_fail(err, errno == ELOOP ? GW_CORRUPT : GW_IO, errno, "map: %s",
+        rc = gw_fail(err, errno == ELOOP || errno == EISDIR ? GW_CORRUPT : GW_IO, errno, "map: %s",
                      strerrordesc_np(errno));
         goto done;
     }
@@ -198,7 +196,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     part_fd =
         open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* never O_CREAT: nginx-notes 2 */
     if (part_fd < 0 || fstat(part_fd, &of_part) != 0) {
-        bool gone = errno == ENOENT || errno == ELOOP;
+        bool gone = errno == ENOENT || errno == ELOOP || errno == EISDIR;
 
         rc = gw_fail(err, gone ? GW_CORRUPT : GW_IO, errno, "part: %s", strerrordesc_np(errno));
         goto done;

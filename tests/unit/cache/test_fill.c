@@ -1,0 +1,682 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* tests/unit/cache/test_fill.c - large fills in one process, against a Hub that does what it is
+ * told. */
+#include "tests/unit/cache/fill_fixture.h"
+
+#include <sys/resource.h>
+
+#define SIZE (20 * (uint64_t)MIB + 4321)
+
+struct world {
+    char dir[64];
+    struct hub *hub;
+    pthread_t thread;
+    struct cache_shared *shared;
+    struct log_lines log;
+    struct cache *cache;
+};
+
+static struct world *world_new(uint64_t size, bool verify_before)
+{
+    struct world *w = calloc(1, sizeof(*w));
+
+    snprintf(w->dir, sizeof(w->dir), "/tmp/hubgate-fill-XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    w->hub = hub_new(size);
+    assert_int_equal(pthread_create(&w->thread, NULL, hub_run, w->hub), 0);
+    w->shared = shared_memory(sizeof(*w->shared));
+    assert_int_equal(cache_shared_init(w->shared, NULL), GW_OK);
+    w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, verify_before);
+    return w;
+}
+
+static int setup(void **state)
+{
+    *state = world_new(SIZE, false);
+    return 0;
+}
+
+static int setup_before(void **state)
+{
+    *state = world_new(SIZE, true);
+    return 0;
+}
+
+static void close_cache(struct world *w)
+{
+    unsigned slot = w->cache->slot;
+
+    cache_close(w->cache);
+    cache_slot_release(w->shared, slot);
+    w->cache = NULL;
+}
+
+static int teardown(void **state)
+{
+    struct world *w = *state;
+
+    if (w->cache != NULL) {
+        close_cache(w);
+    }
+    atomic_store(&w->hub->stop, true);
+    pthread_join(w->thread, NULL);
+    hub_free(w->hub);
+    for (unsigned i = 0; i < CACHE_SLOTS; i++) {
+        close(atomic_load(&w->shared->slots[i].eventfd));
+    }
+    munmap(w->shared, sizeof(*w->shared));
+    assert_int_equal(gw_dir_remove(w->dir, NULL), GW_OK);
+    free(w);
+    return 0;
+}
+
+static struct response whole(struct world *w)
+{
+    return (struct response){.reader = join(w->cache, w->hub), .end = w->hub->size};
+}
+
+static bool quiet(struct world *w)
+{
+    struct fill_table *t = w->cache->fills;
+    bool none;
+
+    pthread_mutex_lock(&t->mutex);
+    none = t->n_owned == 0;
+    pthread_mutex_unlock(&t->mutex);
+    return none;
+}
+
+static void test_whole(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+    check_blob(w->cache, w->hub);
+    assert_false(exists(w->dir, w->hub->digest, ".part"));
+    assert_false(exists(w->dir, w->hub->digest, ".map"));
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 1);
+    assert_int_equal(atomic_load(&w->hub->calls[1]), 1);
+    assert_int_equal(atomic_load(&w->hub->token_at[0]), 1); /* the token goes to the Hub ... */
+    assert_int_equal(atomic_load(&w->hub->token_at[1]), 0); /* ... and nowhere else */
+    assert_int_equal(atomic_load(&w->shared->counters.upstream_bytes), SIZE);
+    assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), SIZE);
+    assert_int_equal(atomic_load(&w->shared->counters.fills), 1);
+    assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
+    /* the same reader goes on with the same descriptor */
+    r.offset = 5;
+    r.begun = 0;
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    r.reader = NULL;
+    assert_int_equal(cache_reader_open(&r.reader, w->cache, gw_str_c(w->hub->digest), SIZE, NULL),
+                     GW_CONFLICT);
+}
+
+static void test_direct(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->redirect, false);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+}
+
+static void test_readers(void **state)
+{
+    struct world *w = *state;
+    struct response r[4];
+
+    atomic_store(&w->hub->gate, 4 * MIB + 100);
+    for (unsigned i = 0; i < 4; i++) {
+        r[i] = whole(w);
+    }
+    r[1].offset = 3 * MIB + 5;
+    r[2].offset = 10 * MIB; /* ahead: waits */
+    r[2].end = 12 * MIB;
+    r[3].offset = SIZE - 1000;
+    TURN_UNTIL(w->cache, ((void)step(&r[0], w->hub), r[0].offset == 4 * MIB + 100));
+    (void)step(&r[1], w->hub);
+    (void)step(&r[2], w->hub);
+    assert_int_equal(r[1].offset, 4 * MIB + 100); /* up to the live mark, not the granule */
+    assert_int_equal(r[2].offset, 10 * MIB);
+    atomic_store(&w->hub->gate, 13 * MIB);
+    assert_int_equal(follow(w->cache, w->hub, &r[2]), GW_OK);
+    assert_false(step(&r[3], w->hub));
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(follow(w->cache, w->hub, &r[i]), GW_OK);
+        cache_reader_close(r[i].reader);
+    }
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+}
+
+static void test_client_leaves(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->gate, 2 * MIB);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset > 0));
+    cache_reader_close(r.reader);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+}
+
+static void test_nobody_reads(void **state) /* a part that was made and never read is filled too */
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+}
+
+static void test_cut(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->cut_at, 5 * MIB + 777);
+    atomic_store(&w->hub->cut_times, 2);
+    atomic_store(&w->hub->slow, 64 << 10); /* so that a reset does not overtake the bytes */
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), atomic_load(&w->hub->cut_times) < 2));
+    atomic_store(&w->hub->slow, 0);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_true(atomic_load(&w->hub->last_start) > 4 * MIB);
+    assert_true(atomic_load(&w->hub->sent) <= SIZE + 2 * MIB);
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 3);
+}
+
+static void test_no_length_cut(void **state) /* a clean end too early is no end */
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->no_length, true);
+    atomic_store(&w->hub->cut_at, 5 * MIB);
+    atomic_store(&w->hub->cut_times, 1);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+}
+
+static void test_hold_back(void **state)
+{
+    struct world *w = *state;
+    uint64_t last = (SIZE - 1) / MIB * MIB, avail = 0;
+    struct response r = whole(w), tail = whole(w);
+    int64_t end = gw_mono_ms() + PATIENCE_MS;
+    struct fill *f;
+
+    (void)step(&r, w->hub);
+    f = w->cache->fills->list;
+    while (map_missing(&f->map, 0) < f->map.granules) { /* no job runs */
+        assert_true(gw_mono_ms() < end);
+        (void)step(&r, w->hub);
+        usleep(1000);
+    }
+    (void)step(&r, w->hub);
+    assert_int_equal(r.offset, last);
+    /* exactly 16 MiB may end, one more byte may not */
+    assert_int_equal(cache_reader_want(tail.reader, SIZE - 10, SIZE, 16 * MIB - 10, &avail, NULL),
+                     GW_OK);
+    assert_int_equal(avail, 10);
+    assert_int_equal(cache_reader_want(tail.reader, SIZE - 10, SIZE, 16 * MIB - 9, &avail, NULL),
+                     GW_OK);
+    assert_int_equal(avail, 0);
+    /* a range that does not reach the end holds nothing back */
+    assert_int_equal(cache_reader_want(tail.reader, SIZE - 10, SIZE - 1, 18 * MIB, &avail, NULL),
+                     GW_OK);
+    assert_int_equal(avail, 9);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(tail.reader);
+    cache_reader_close(r.reader);
+}
+
+static void test_verify_before(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+    uint64_t avail = 1;
+
+    atomic_store(&w->hub->gate, 5 * MIB);
+    (void)step(&r, w->hub);
+    TURN_UNTIL(w->cache, map_missing(&w->cache->fills->list->map, 0) >= 5);
+    assert_int_equal(cache_reader_want(r.reader, 0, MIB, 0, &avail, NULL), GW_OK);
+    assert_int_equal(avail, 0);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+}
+
+static void test_wrong_bytes_once(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->wrong_at, SIZE - 5); /* in what is held back */
+    atomic_store(&w->hub->wrong_bytes_times, 1);
+    assert_false(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
+    assert_true(r.offset < SIZE - 5);
+    cache_reader_close(r.reader);
+    assert_true(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
+    assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 1);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub)); /* fetched once more, by itself */
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->sent), 2 * SIZE);
+    assert_true(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
+}
+
+static void test_wrong_bytes_always(void **state)
+{
+    struct world *w = *state;
+    struct cache_source source = {gw_str_c(TARGET)};
+    struct cache_reader *none = NULL;
+    struct response r = whole(w);
+    char path[PATH_MAX];
+    struct timespec old[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 3700}};
+
+    atomic_store(&w->hub->wrong_at, SIZE - 5);
+    atomic_store(&w->hub->wrong_bytes_times, 1000);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, atomic_load(&w->shared->counters.integrity_failures) == 2 && quiet(w));
+    assert_int_equal(atomic_load(&w->hub->sent), 2 * SIZE);
+    assert_false(exists(w->dir, w->hub->digest, ".part"));
+    assert_int_equal(cache_reader_open(&none, w->cache, gw_str_c(w->hub->digest), SIZE, NULL),
+                     GW_AGAIN);
+    assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
+                     GW_CORRUPT);
+    assert_false(have_blob(w->cache, w->hub));
+    /* an hour later it is tried again */
+    snprintf(path, sizeof(path), "%s/parts/%s.bad", w->dir, w->hub->digest);
+    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    assert_false(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
+    atomic_store(&w->hub->wrong_bytes_times, 0);
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+}
+
+/* What passes by itself, and what does not. */
+struct trouble {
+    const char *name;
+    size_t times; /* offset of the counter in struct hub, 0: none */
+    int n;
+    int status, retry_after;
+    size_t flag;
+    enum gw_status ends;
+    int sys;
+    int calls_max; /* at the Hub */
+};
+#define TIMES(field) offsetof(struct hub, field)
+
+static void run_trouble(struct world *w, const struct trouble *t)
+{
+    struct response r = whole(w);
+    uint64_t avail;
+
+    if (t->times != 0) {
+        atomic_store((atomic_int *)((char *)w->hub + t->times), t->n);
+    }
+    if (t->flag != 0) {
+        atomic_store((atomic_bool *)((char *)w->hub + t->flag), true);
+    }
+    atomic_store(&w->hub->status, t->status);
+    atomic_store(&w->hub->retry_after, t->retry_after);
+    if (follow(w->cache, w->hub, &r) != t->ends || (t->sys != 0 && r.err.sys != t->sys)) {
+        fail_msg("%s: %s, %d, %s", t->name, gw_status_name((enum gw_status)r.rc), r.err.sys,
+                 r.err.text);
+    }
+    if (atomic_load(&w->hub->calls[0]) > t->calls_max) {
+        fail_msg("%s: %d calls", t->name, atomic_load(&w->hub->calls[0]));
+    }
+    if (t->ends != GW_OK) {
+        assert_true(strlen(r.err.text) > 5);
+        /* it rests: the same answer at once, no new call */
+        int calls = atomic_load(&w->hub->calls[0]);
+
+        assert_int_equal(cache_reader_want(r.reader, r.offset, r.end, r.begun, &avail, NULL),
+                         t->ends);
+        assert_int_equal(atomic_load(&w->hub->calls[0]), calls);
+        assert_true(exists(w->dir, w->hub->digest, ".map"));
+    } else {
+        TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+        check_blob(w->cache, w->hub);
+    }
+    cache_reader_close(r.reader);
+}
+
+static void test_troubles(void **state)
+{
+    static const struct trouble rows[] = {
+        {"503 twice", TIMES(status_times), 2, 503, 0, 0, GW_OK, 0, 3},
+        {"500 once", TIMES(status_times), 1, 500, 0, 0, GW_OK, 0, 2},
+        {"429, wait 1 s", TIMES(status_times), 1, 429, 1, 0, GW_OK, 0, 2},
+        {"429, wait 40 s", TIMES(status_times), 9, 429, 40, 0, GW_UNAVAILABLE, 429, 1},
+        {"404", TIMES(status_times), 9, 404, 0, 0, GW_UNAVAILABLE, 404, 1},
+        {"401", TIMES(status_times), 9, 401, 0, 0, GW_UNAVAILABLE, 401, 1},
+        {"403", TIMES(status_times), 9, 403, 0, 0, GW_UNAVAILABLE, 403, 1},
+        {"416", TIMES(status_times), 9, 416, 0, 0, GW_UNAVAILABLE, 416, 1},
+        {"signature expired", TIMES(other_status_times), 1, 0, 0, 0, GW_OK, 0, 2},
+        {"signature never good", TIMES(other_status_times), 99, 0, 0, 0, GW_UNAVAILABLE, 403, 2},
+        {"range wrong once", TIMES(range_wrong_times), 1, 0, 0, 0, GW_OK, 0, 2},
+        {"range wrong", TIMES(range_wrong_times), 99, 0, 0, 0, GW_UNAVAILABLE, 0, 2},
+        {"total wrong", TIMES(total_wrong_times), 99, 0, 0, 0, GW_UNAVAILABLE, 0, 2},
+        {"whole for a range", TIMES(whole_times), 1, 0, 0, 0, GW_OK, 0, 1},
+        {"silence once", TIMES(hang_times), 1, 0, 0, 0, GW_OK, 0, 2},
+        {"other content", 0, 0, 0, 0, TIMES(changed), GW_UNAVAILABLE, 0, 1},
+        {"compressed", 0, 0, 0, 0, TIMES(encoded), GW_UNAVAILABLE, 0, 2},
+        {"forbidden host", 0, 0, 0, 0, TIMES(elsewhere), GW_UNAVAILABLE, 0, 1},
+        {"endless redirects", 0, 0, 0, 0, TIMES(loop), GW_UNAVAILABLE, 0, 6},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        void *w = world_new(SIZE, false);
+
+        run_trouble(w, &rows[i]);
+        teardown(&w);
+    }
+}
+
+static void test_whole_for_a_rest(void **state) /* a server that cannot resume */
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->cut_at, 5 * MIB);
+    atomic_store(&w->hub->cut_times, 1);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), atomic_load(&w->hub->cut_times) == 0));
+    atomic_store(&w->hub->whole_times, 1);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+}
+
+static void test_demand_again(void **state) /* after its rest, a failed fill is tried again */
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+
+    atomic_store(&w->hub->status, 404);
+    atomic_store(&w->hub->status_times, 1);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_UNAVAILABLE);
+    r.rc = GW_OK;
+    TURN_UNTIL(w->cache, (r.rc = GW_OK, step(&r, w->hub)) && r.rc == GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 2);
+}
+
+static void test_no_room(void **state)
+{
+    struct world *w = *state;
+    struct cache_source source = {gw_str_c(TARGET)};
+    struct gw_error err = {0};
+    struct rlimit old, small;
+    struct response r;
+
+    assert_int_equal(
+        cache_part_create(w->cache, gw_str_c(w->hub->digest), MAP_SIZE_MAX, &source, &err), GW_IO);
+    assert_int_equal(err.sys, ENOSPC);
+    assert_false(exists(w->dir, w->hub->digest, ".part"));
+
+    /* in the middle: the fill ends cleanly, its room is given back */
+    atomic_store(&w->hub->gate, 2 * MIB);
+    r = whole(w);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 2 * MIB));
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 3 * MIB;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_IO);
+    assert_int_equal(r.err.sys, EFBIG);
+    TURN_UNTIL(w->cache, quiet(w));
+    assert_false(exists(w->dir, w->hub->digest, ".part"));
+    assert_false(exists(w->dir, w->hub->digest, ".map"));
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    cache_reader_close(r.reader);
+
+    r = whole(w); /* and it recovers */
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+}
+
+static void test_close_while_silent(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+    int64_t begun;
+
+    atomic_store(&w->hub->gate, 3 * MIB);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
+    cache_reader_close(r.reader);
+    begun = gw_mono_ms();
+    close_cache(w);
+    assert_true(gw_mono_ms() - begun < 2000);
+    /* what came is there for whoever comes next, without a byte twice */
+    w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, false);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+    assert_int_equal(atomic_load(&w->hub->last_start), 3 * MIB);
+    assert_int_equal(atomic_load(&w->shared->counters.fills_adopted), 1);
+}
+
+static void test_files_removed(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+    char path[PATH_MAX];
+
+    atomic_store(&w->hub->gate, 3 * MIB);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
+    snprintf(path, sizeof(path), "%s/parts", w->dir);
+    assert_int_equal(gw_dir_remove(path, NULL), GW_OK);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_UNAVAILABLE);
+    cache_reader_close(r.reader);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+}
+
+/* Files damaged while nobody has them open: dropped, counted, fetched anew, right at the end. */
+static void test_damaged_files(void **state)
+{
+    static const struct {
+        const char *suffix;
+        off_t at; /* a bit flipped there; -1: cut to `size`; -2: removed */
+        off_t size;
+        unsigned dropped;
+    } rows[] = {
+        {".map", 0, 0, 1},     {".map", 9, 0, 1},    {".map", 17, 0, 1},    {".map", 4000, 0, 1},
+        {".map", 4095, 0, 1},  {".map", 4096, 0, 0}, /* of another boot, but sealed: it goes on */
+        {".map", 4104, 0, 0},                        /* of this boot, the seal does not matter */
+        {".map", -1, 0, 1},    {".map", -1, 100, 1}, {".map", -1, 8193, 1}, {".part", -1, 0, 1},
+        {".part", -1, MIB, 1}, {".part", -2, 0, 1},  {".map", -2, 0, 0},
+    };
+    unsigned dropped = 0;
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct response r;
+        char path[PATH_MAX];
+        uint8_t byte;
+        int fd;
+
+        atomic_store(&w->hub->gate, 3 * MIB + 10);
+        r = whole(w);
+        TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB + 10));
+        cache_reader_close(r.reader);
+        close_cache(w);
+        snprintf(path, sizeof(path), "%s/parts/%s%s", w->dir, w->hub->digest, rows[i].suffix);
+        if (rows[i].at >= 0) {
+            fd = open(path, O_RDWR);
+            assert_int_equal(gw_pread_all(fd, &byte, 1, (uint64_t)rows[i].at, NULL), GW_OK);
+            byte ^= 4;
+            assert_int_equal(gw_pwrite_all(fd, &byte, 1, (uint64_t)rows[i].at, NULL), GW_OK);
+            close(fd);
+        } else if (rows[i].at == -1) {
+            assert_int_equal(truncate(path, rows[i].size), 0);
+        } else {
+            assert_int_equal(unlink(path), 0);
+        }
+        atomic_store(&w->hub->gate, UINT64_MAX);
+        w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, false);
+        r = whole(w);
+        if (follow(w->cache, w->hub, &r) != GW_OK) {
+            fail_msg("row %zu: %s", i, r.err.text);
+        }
+        cache_reader_close(r.reader);
+        TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+        check_blob(w->cache, w->hub);
+        dropped += rows[i].dropped;
+        assert_int_equal(atomic_load(&w->shared->counters.maps_dropped), dropped);
+        assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
+        assert_true(cache_blob_path(w->cache, gw_str_c(w->hub->digest), path, sizeof(path)));
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
+/* A granule that says it is there and is not: nothing but the digest can tell. */
+static void test_granule_lies(void **state)
+{
+    struct world *w = *state;
+    struct response r = whole(w);
+    uint8_t valid = GRANULE_VALID;
+    char path[PATH_MAX];
+    int fd;
+
+    atomic_store(&w->hub->gate, 3 * MIB);
+    TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
+    cache_reader_close(r.reader);
+    close_cache(w);
+    snprintf(path, sizeof(path), "%s/parts/%s.map", w->dir, w->hub->digest);
+    fd = open(path, O_RDWR);
+    assert_int_equal(gw_pwrite_all(fd, &valid, 1, MAP_GRANULES_AT + 9, NULL), GW_OK);
+    close(fd);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, false);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 1);
+}
+
+static void test_git_blob(void **state)
+{
+    struct world *w = *state;
+    struct gw_git_sha1 s;
+    struct response r;
+    uint8_t sha[20];
+
+    gw_git_sha1_init(&s, SIZE);
+    gw_git_sha1_update(&s, w->hub->bytes, (size_t)SIZE);
+    gw_git_sha1_final(&s, sha);
+    gw_hex_encode(w->hub->digest, sha, sizeof(sha));
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+}
+
+static void test_bad_arguments(void **state)
+{
+    static const char *const targets[] = {"", "no-slash", "//ok-is-not-judged-here"};
+    struct world *w = *state;
+    struct cache_source source;
+    struct cache_reader *r = NULL;
+    char *longest = malloc(MAP_SOURCE_MAX + 1);
+
+    for (size_t i = 0; i < 2; i++) {
+        source.target = gw_str_c(targets[i]);
+        assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
+                         GW_INVALID);
+    }
+    memset(longest, '/', MAP_SOURCE_MAX + 1);
+    source.target = (struct gw_str){longest, MAP_SOURCE_MAX + 1};
+    assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
+                     GW_INVALID);
+    source.target.n--;
+    assert_int_equal(
+        cache_part_create(w->cache, gw_str_c("../../../etc/passwd"), SIZE, &source, NULL),
+        GW_INVALID);
+    assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), 0, &source, NULL),
+                     GW_INVALID);
+    assert_int_equal(
+        cache_part_create(w->cache, gw_str_c(w->hub->digest), MAP_SIZE_MAX + 1, &source, NULL),
+        GW_INVALID);
+    assert_int_equal(cache_reader_open(&r, w->cache, gw_str_c("../x"), SIZE, NULL), GW_IO);
+    assert_int_equal(cache_fill_job(w->cache, GW_STR("fill:nothing"), NULL), GW_OK);
+    cache_reader_close(NULL);
+    free(longest);
+}
+
+static void test_two_sizes(void **state) /* a first caller was wrong about the size */
+{
+    struct world *w = *state;
+    struct cache_source source = {gw_str_c(TARGET)};
+    struct cache_reader *wrong = NULL;
+    struct gw_str digest = gw_str_c(w->hub->digest);
+    struct response r;
+    uint64_t avail;
+    struct gw_error err;
+
+    assert_int_equal(cache_part_create(w->cache, digest, SIZE + 1, &source, NULL), GW_OK);
+    assert_int_equal(cache_reader_open(&wrong, w->cache, digest, SIZE + 1, NULL), GW_OK);
+    TURN_UNTIL(w->cache, cache_reader_want(wrong, 0, 10, 0, &avail, &err) == GW_UNAVAILABLE);
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(wrong);
+    cache_reader_close(r.reader);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_whole),
+        TEST(test_direct),
+        TEST(test_readers),
+        TEST(test_client_leaves),
+        TEST(test_nobody_reads),
+        TEST(test_cut),
+        TEST(test_no_length_cut),
+        TEST(test_hold_back),
+        cmocka_unit_test_setup_teardown(test_verify_before, setup_before, teardown),
+        TEST(test_wrong_bytes_once),
+        TEST(test_wrong_bytes_always),
+        cmocka_unit_test(test_troubles),
+        TEST(test_whole_for_a_rest),
+        TEST(test_demand_again),
+        TEST(test_no_room),
+        TEST(test_close_while_silent),
+        TEST(test_files_removed),
+        TEST(test_damaged_files),
+        TEST(test_granule_lies),
+        TEST(test_git_blob),
+        TEST(test_bad_arguments),
+        TEST(test_two_sizes),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
