@@ -179,7 +179,7 @@ static void test_duplicates_in_maps_of_any_size(void **state)
     gw_buf_init(&b, 1 << 20);
     for (int n = 1; n < 40; n++) {
         for (int twice = -1; twice < n; twice++) {
-            char expected[64];
+            char expected[128];
 
             gw_buf_reset(&b);
             for (int i = 0; i < n; i++) {
