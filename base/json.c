@@ -49,6 +49,10 @@ int gw_json_parse(struct gw_json **out, struct gw_str text, struct gw_error *err
     if (text.n > GW_JSON_DOC_MAX) {
         return gw_fail(err, GW_TOO_LARGE, 0, "JSON of more than %u bytes", GW_JSON_DOC_MAX);
     }
+    /* jansson drops a NUL behind a number or a word: it takes it for the end of its own buffer */
+    if (text.n != 0 && memchr(text.p, '\0', text.n) != NULL) {
+        return gw_fail(err, GW_INVALID, 0, "JSON with a NUL byte");
+    }
     if (is_too_deep(text)) {
         return gw_fail(err, GW_INVALID, 0, "JSON is deeper than %u", DEPTH_MAX);
     }

@@ -35,6 +35,18 @@ static void test_parse_refuses(void **state)
     }
 }
 
+static void test_parse_refuses_nul(void **state)
+{
+    static const struct gw_str rows[] = {GW_STR_INIT("0\0"), GW_STR_INIT("[1\0,true\0]"),
+                                         GW_STR_INIT("\0"), GW_STR_INIT("\"a\0\"")};
+    struct gw_json *root;
+    struct gw_error e;
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        assert_int_equal(gw_json_parse(&root, rows[i], &e), GW_INVALID);
+    }
+}
+
 static void test_error_shows_nothing_of_the_document(void **state)
 {
     struct gw_json *root;
@@ -266,6 +278,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_parse_refuses),
+        cmocka_unit_test(test_parse_refuses_nul),
         cmocka_unit_test(test_error_shows_nothing_of_the_document),
         cmocka_unit_test(test_parse_ceilings),
         cmocka_unit_test(test_getters),
