@@ -117,7 +117,7 @@ static struct gw_str unbracket(struct gw_str host)
                : host;
 }
 
-/* "host", "host:port", "*.domain[:port]", "[v6]", "[v6]:port", bare v6 */
+/* "host", "host:port", "host:*", "*.domain[:port]", "[v6]", "[v6]:port", bare v6 */
 static bool listed(struct gw_str entry, const struct place *p)
 {
     const char *default_port = strcmp(p->scheme, "https") == 0 ? "443" : "80";
@@ -130,7 +130,7 @@ static bool listed(struct gw_str entry, const struct place *p)
         port = gw_str_sub(entry, (size_t)(colon - entry.p) + 1, entry.n);
         entry = gw_str_sub(entry, 0, (size_t)(colon - entry.p));
     }
-    if (entry.n == 0 || !gw_str_eq_c(port, p->port)) {
+    if (entry.n == 0 || (!gw_str_eq_c(port, p->port) && !gw_str_eq_c(port, "*"))) {
         return false;
     }
     if (entry.n > 2 && entry.p[0] == '*' && entry.p[1] == '.') {

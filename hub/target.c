@@ -514,7 +514,8 @@ static const struct row *row_to_write(const struct hub_target *t, struct gw_str 
         bool has_revision = strchr(row->pattern, 'V') != NULL;
         bool has_number = strchr(row->pattern, 'N') != NULL;
 
-        if (row->route != t->route || row->action != t->action || row->family == COPIES) {
+        if (row->route != t->route || row->family == COPIES ||
+            (t->route == HUB_AUTH_CHECK && row->action != t->action)) {
             continue;
         }
         if ((t->route == HUB_INFO && has_revision != (revision.n != 0)) ||
