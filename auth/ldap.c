@@ -97,8 +97,11 @@ static int run_attempt(struct attempt *t, attempt_fn run, struct gw_error *err)
 static int each_server(const struct call *c, attempt_fn run, struct gw_error *err)
 {
     size_t n = c->d->n_servers;
-    int rc = gw_fail(err, GW_UNAVAILABLE, 0, "the directory has no server");
+    int rc = GW_UNAVAILABLE;
 
+    if (n == 0) {
+        return gw_fail(err, rc, 0, "the directory has no server");
+    }
     for (size_t i = 0; i < n; i++) {
         int64_t left = c->deadline_ms - gw_mono_ms();
         if (left <= 0) {

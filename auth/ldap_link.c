@@ -25,7 +25,9 @@
 #include "base/net.h"
 
 #define MESSAGE_MAX ((ber_len_t)4 << 20) /* one PDU */
-#define INCOMING_MAX ((size_t)32 << 20)  /* all that one connection may send us */
+/* All that one connection may send us. It also bounds what libldap loses of it: the text of a
+ * message with id 0 is never freed (2.5.13, try_read1msg). */
+#define INCOMING_MAX ((size_t)32 << 20)
 #define PAGE_SIZE 500
 #define PAGES_MAX 64u
 #define ATTRS_MAX 64u
@@ -432,6 +434,17 @@ static bool copy_attr(struct dir_attr *out, const struct berval *name, const str
     return true;
 }
 
+/* RFC 4511 4.1.7: once per entry. A second list would hide behind the first. */
+static bool is_repeated(const struct dir_attr *attrs, size_t n, const struct berval *name)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (gw_str_ieq(attrs[i].name, (struct gw_str){name->bv_val, name->bv_len})) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Only what was asked for is copied. @return an LDAP code */
 static int copy_entry(struct dir_link *l, LDAPMessage *m, const char *const *wanted,
                       struct gw_arena *a, struct dir_entry *out)
@@ -448,7 +461,7 @@ static int copy_entry(struct dir_link *l, LDAPMessage *m, const char *const *wan
             break;
         }
         if (is_asked(wanted, (struct gw_str){name.bv_val, name.bv_len})) {
-            if (n == ATTRS_MAX) {
+            if (n == ATTRS_MAX || is_repeated(attrs, n, &name)) {
                 code = LDAP_PROTOCOL_ERROR;
             } else if (!copy_attr(&attrs[n++], &name, values, a)) {
                 code = LDAP_NO_MEMORY;
