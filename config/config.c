@@ -68,7 +68,7 @@ static const struct option upstream_rows[] = {
     { .name = "redirect_hosts", .type = OPT_LIST, .offset = AT(upstream.redirect_hosts),
       .def = "cas-bridge.xethub.hf.co cas-bridge-direct.xethub.hf.co us.aws.cdn.hf.co us.gcp.cdn.hf.co "
              "cdn-lfs.hf.co cdn-lfs-us-1.hf.co cdn-lfs-eu-1.hf.co cdn-lfs.huggingface.co cdn-lfs-us-1.huggingface.co",
-      .help = "Hosts (`host` or `host:port`) that upstream may redirect a download to. Everything else is refused." },
+      .help = "Hosts (`host`, `host:port` or `host:*`) that upstream may redirect a download to. Everything else is refused." },
     { .name = "ttl", .type = OPT_TIME, .offset = AT(upstream.ttl_ms), .def = "60s", .min = 0, .max = DAY,
       .help = "A branch's commit and a repo's info are served without asking upstream for this long." },
     { .name = "stale_max", .type = OPT_TIME, .offset = AT(upstream.stale_max_ms), .def = "1h", .min = 0,

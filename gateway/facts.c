@@ -50,6 +50,8 @@ fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want 
         if (st->n_wants == GATEWAY_WANTS_MAX)
             return gw_fail(err, GW_UNAVAILABLE, 0, "this request needs too many steps");
         st->n_wants++;
+        if (want->peer == GW_PEER_UPSTREAM || want->peer == GW_PEER_REPO)
+            came_at_least(st, CAME_MISS);
         rc = wants_park(gw, req, want);
         if (rc == GW_AGAIN)
             return GW_AGAIN;
@@ -57,8 +59,6 @@ fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want 
         if (r == NULL)
             return gw_fail(err, GW_NO_MEMORY, 0, "no memory for this request");
     }
-    if (want->peer != GW_PEER_DISK)
-        came_at_least(st, CAME_MISS);
     if (result != NULL)
         *result = r;
     if (r->status != GW_OK && err != NULL)

@@ -320,7 +320,7 @@ gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_ans
         ans->status = 503;
         return GW_OK;
     }
-    st->came = st->n_results > 0 ? st->came : CAME_HIT;
+    st->came = st->n_wants > 0 ? st->came : CAME_HIT;
     st->age_ms = -1;
     st->warn_stale = false;
     st->why = NULL;

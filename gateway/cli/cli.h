@@ -19,6 +19,7 @@ struct cli {
     size_t n_groups;
     const char *name, *role, *expires, *password_file, *message, *pid_file;
     bool offline;
+    bool keep_rights; /* root stays root: the account file may lie in a folder of root */
 };
 
 struct cli_command {

@@ -110,7 +110,7 @@ cli_snapshot(const struct cli *cli)
     }
     gw_buf_release(&report);
     /* a worker cannot hard-link or replace a file of root */
-    if (stat(gateway_snapshot_config(s)->data, &st) == 0 && !become(st.st_uid, st.st_gid)) {
+    if (!cli->keep_rights && stat(gateway_snapshot_config(s)->data, &st) == 0 && !become(st.st_uid, st.st_gid)) {
         cli_error("cannot become the owner of %s: %s", gateway_snapshot_config(s)->data, strerror(errno));
         gateway_snapshot_free(s);
         return NULL;

@@ -275,16 +275,23 @@ read_password(const struct cli *cli, struct gw_arena *a, struct gw_str *out)
     return out->p != NULL;
 }
 
+/* The workers read the account file, so it belongs to the owner of data/. */
 static int
-write_users(const char *path, struct gw_str text, struct gw_error *err)
+write_users(const struct config *c, struct gw_str text, struct gw_error *err)
 {
+    const char *path = c->users_file;
     char dir[4096], *slash;
+    struct stat st;
+    int rc;
 
     if ((size_t)snprintf(dir, sizeof(dir), "%s", path) >= sizeof(dir))
         return gw_fail(err, GW_INVALID, 0, "%s: the path is too long", path);
     slash = strrchr(dir, '/');
     *slash = '\0';
-    return gw_file_replace(*dir ? dir : "/", slash + 1, text, 0600, err);
+    rc = gw_file_replace(*dir ? dir : "/", slash + 1, text, 0600, err);
+    if (rc == GW_OK && geteuid() == 0 && stat(c->data, &st) == 0 && chown(path, st.st_uid, st.st_gid) != 0)
+        rc = gw_fail(err, GW_IO, errno, "%s: cannot be given to the owner of %s: %s", path, c->data, strerror(errno));
+    return rc;
 }
 
 int
@@ -305,6 +312,7 @@ cli_user_add(struct cli *cli)
     gw_arena_keep_secret(&a);
     if (cli->password_file != NULL && !read_password(cli, &a, &password)) /* before rights are dropped */
         return 2;
+    cli->keep_rights = true;
     s = cli_snapshot(cli);
     if (s == NULL)
         return 2;
@@ -320,7 +328,7 @@ cli_user_add(struct cli *cli)
     if (rc == GW_OK)
         rc = auth_users_edit(&text, users, gw_str_c(cli->argv[0]), password, cli->groups, cli->n_groups, &err);
     if (rc == GW_OK)
-        rc = write_users(s->config->users_file, gw_buf_str(&text), &err);
+        rc = write_users(s->config, gw_buf_str(&text), &err);
     if (rc == GW_OK)
         printf("%s is in %s\n", cli->argv[0], s->config->users_file);
     else
