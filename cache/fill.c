@@ -184,9 +184,9 @@ static bool owner_alive(const struct fill_table *t, uint64_t word, uint64_t beat
         return false;
     }
     if (word >> 40 != t->self >> 40) { /* another master's shared memory, or what is left of it */
-        return silent < FILL_FOREIGN_MS;
+        return silent < t->foreign_ms;
     }
-    return silent < FILL_SILENT_MS && cache_slot_alive(t->cache->shared, slot - 1, (uint32_t)word);
+    return silent < t->silent_ms && cache_slot_alive(t->cache->shared, slot - 1, (uint32_t)word);
 }
 
 bool fill_ended(const struct fill *f)
@@ -740,6 +740,8 @@ int cache_fills_open(struct cache *c, struct gw_error *err)
     t->cache = c;
     t->retry_ms = FILL_RETRY_MS;
     t->rest_ms = FILL_REST_MS;
+    t->silent_ms = FILL_SILENT_MS;
+    t->foreign_ms = FILL_FOREIGN_MS;
     t->boot = boot_word(c);
     t->self = owner_word(zone, c->slot, c->generation);
     pthread_mutex_init(&t->mutex, NULL);

@@ -158,8 +158,9 @@ struct fill_table {
     struct fill *list;       /* all that are attached */
     struct fill *queue;      /* newly owned, for the fetcher; by queue_next */
     unsigned n_owned;
-    int64_t retry_ms; /* before the first repetition of a request; doubles */
-    int64_t rest_ms;  /* a failed fill rests so long */
+    int64_t retry_ms;              /* before the first repetition of a request; doubles */
+    int64_t rest_ms;               /* a failed fill rests so long */
+    int64_t silent_ms, foreign_ms; /* an owner that gives no sign of life is dead after */
 };
 
 struct transfer;

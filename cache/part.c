@@ -264,6 +264,8 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err)
 {
     struct fill_table *t = c->fills;
+    struct fill *f = NULL;
+    bool made = false;
     uint64_t is = 0;
     int lock, rc;
 
@@ -285,9 +287,14 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
         rc = keep_or_replace(t, digest, size, is, err);
     }
     if (rc == GW_NOT_FOUND) {
-        rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, src->target, err);
+        made = !blob_exists(c, digest);
+        rc = made ? part_make(t, digest, size, src->target, err) : GW_OK;
     }
     parts_unlock(lock);
+    if (made && rc == GW_OK && fill_get(&f, t, digest, NULL) == GW_OK) {
+        fill_claim(f, true); /* whoever asked need not come back first */
+        fill_unref(f);
+    }
     return rc;
 }
 

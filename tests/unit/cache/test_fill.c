@@ -118,9 +118,10 @@ static void test_whole(void **state)
 static void test_direct(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->redirect, false);
+    r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
@@ -159,9 +160,10 @@ static void test_readers(void **state)
 static void test_client_leaves(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->gate, 2 * MIB);
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset > 0));
     cache_reader_close(r.reader);
     atomic_store(&w->hub->gate, UINT64_MAX);
@@ -172,7 +174,8 @@ static void test_client_leaves(void **state)
 static void test_nobody_reads(void **state) /* a part that was made and never read is filled too */
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
+    r = whole(w);
 
     cache_reader_close(r.reader);
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
@@ -181,11 +184,12 @@ static void test_nobody_reads(void **state) /* a part that was made and never re
 static void test_cut(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->cut_at, 5 * MIB + 777);
     atomic_store(&w->hub->cut_times, 2);
     atomic_store(&w->hub->slow, 64 << 10); /* so that a reset does not overtake the bytes */
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), atomic_load(&w->hub->cut_times) < 2));
     atomic_store(&w->hub->slow, 0);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
@@ -200,11 +204,12 @@ static void test_cut(void **state)
 static void test_no_length_cut(void **state) /* a clean end too early is no end */
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->no_length, true);
     atomic_store(&w->hub->cut_at, 5 * MIB);
     atomic_store(&w->hub->cut_times, 1);
+    r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
@@ -246,10 +251,11 @@ static void test_hold_back(void **state)
 static void test_verify_before(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
     uint64_t avail = 1;
 
     atomic_store(&w->hub->gate, 5 * MIB);
+    r = whole(w);
     (void)step(&r, w->hub);
     TURN_UNTIL(w->cache, map_missing(&w->cache->fills->list->map, 0) >= 5);
     assert_int_equal(cache_reader_want(r.reader, 0, MIB, 0, &avail, NULL), GW_OK);
@@ -262,11 +268,12 @@ static void test_verify_before(void **state)
 static void test_wrong_bytes_once(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->wrong_at, SIZE - 5); /* in what is held back */
     atomic_store(&w->hub->wrong_bytes_times, 1);
     assert_false(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
+    r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
     assert_true(r.offset < SIZE - 5);
     cache_reader_close(r.reader);
@@ -283,12 +290,13 @@ static void test_wrong_bytes_always(void **state)
     struct world *w = *state;
     struct cache_source source = {gw_str_c(TARGET)};
     struct cache_reader *none = NULL;
-    struct response r = whole(w);
+    struct response r;
     char path[PATH_MAX];
     struct timespec old[2] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = time(NULL) - 3700}};
 
     atomic_store(&w->hub->wrong_at, SIZE - 5);
     atomic_store(&w->hub->wrong_bytes_times, 1000);
+    r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
     cache_reader_close(r.reader);
     TURN_UNTIL(w->cache, atomic_load(&w->shared->counters.integrity_failures) == 2 && quiet(w));
@@ -324,7 +332,7 @@ struct trouble {
 
 static void run_trouble(struct world *w, const struct trouble *t)
 {
-    struct response r = whole(w);
+    struct response r;
     uint64_t avail;
 
     if (t->times != 0) {
@@ -335,6 +343,7 @@ static void run_trouble(struct world *w, const struct trouble *t)
     }
     atomic_store(&w->hub->status, t->status);
     atomic_store(&w->hub->retry_after, t->retry_after);
+    r = whole(w);
     if (follow(w->cache, w->hub, &r) != t->ends || (t->sys != 0 && r.err.sys != t->sys)) {
         fail_msg("%s: %s, %d, %s", t->name, gw_status_name((enum gw_status)r.rc), r.err.sys,
                  r.err.text);
@@ -394,25 +403,30 @@ static void test_troubles(void **state)
 static void test_whole_for_a_rest(void **state) /* a server that cannot resume */
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
+    w->cache->fills->retry_ms = 1000; /* time to change the server's mind */
     atomic_store(&w->hub->cut_at, 5 * MIB);
     atomic_store(&w->hub->cut_times, 1);
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), atomic_load(&w->hub->cut_times) == 0));
     atomic_store(&w->hub->whole_times, 1);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
     check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->whole_times), 0);
+    assert_true(atomic_load(&w->hub->sent) > SIZE + 4 * MIB);
 }
 
 static void test_demand_again(void **state) /* after its rest, a failed fill is tried again */
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
 
     atomic_store(&w->hub->status, 404);
     atomic_store(&w->hub->status_times, 1);
+    r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_UNAVAILABLE);
     r.rc = GW_OK;
     TURN_UNTIL(w->cache, (r.rc = GW_OK, step(&r, w->hub)) && r.rc == GW_OK);
@@ -460,10 +474,11 @@ static void test_no_room(void **state)
 static void test_close_while_silent(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
     int64_t begun;
 
     atomic_store(&w->hub->gate, 3 * MIB);
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
     cache_reader_close(r.reader);
     begun = gw_mono_ms();
@@ -482,10 +497,11 @@ static void test_close_while_silent(void **state)
 static void test_files_removed(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
     char path[PATH_MAX];
 
     atomic_store(&w->hub->gate, 3 * MIB);
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
     snprintf(path, sizeof(path), "%s/parts", w->dir);
     assert_int_equal(gw_dir_remove(path, NULL), GW_OK);
@@ -560,12 +576,13 @@ static void test_damaged_files(void **state)
 static void test_granule_lies(void **state)
 {
     struct world *w = *state;
-    struct response r = whole(w);
+    struct response r;
     uint8_t valid = GRANULE_VALID;
     char path[PATH_MAX];
     int fd;
 
     atomic_store(&w->hub->gate, 3 * MIB);
+    r = whole(w);
     TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB));
     cache_reader_close(r.reader);
     close_cache(w);
