@@ -11,6 +11,7 @@
 #define MISSES_SHOWN 8u
 #define MATCHES_SHOWN 50u
 #define WORDS_SHOWN 6u
+#define QUOTED_MAX 65536u
 
 /* A miss on the left is nearer than one on the right: who asks can change groups, a repo is another
  * repo. */
@@ -321,7 +322,7 @@ static void json_put(const struct report *x, const char *key, const struct polic
 {
     struct gw_buf text;
 
-    gw_buf_init(&text, 4096);
+    gw_buf_init(&text, QUOTED_MAX);
     if (r) {
         put_reason(&text, x->p, r, x->q, policy_rule_misses(r, x->q));
     } else if (gw_str_eq_c(gw_str_c(key), "subject")) {

@@ -38,16 +38,7 @@ void policy_read_namespaces(struct policy_compiler *c)
         policy_out_of_memory(c, c->keep, 0);
         return;
     }
-    c->p->private_names = gw_arena_alloc(c->keep, (globs.n + 1) * sizeof(*c->p->private_names));
-    if (!c->p->private_names) {
-        policy_out_of_memory(c, c->keep, 0);
-        return;
-    }
-    for (i = 0; i < globs.n; i++) {
-        bool literal = globs.v[i].prefix == globs.v[i].code.n;
-        c->p->private_names[i] = literal ? gw_arena_dup(c->keep, globs.v[i].code) : GW_STR("");
-    }
-    c->p->n_private_names = globs.n;
+    c->p->private_globs = globs;
 }
 
 /* ---- named things: services and groups ---- */
@@ -79,7 +70,7 @@ static void declare(struct policy_compiler *c, const char *section, const char *
                 continue;
             }
             if (names->n == max) {
-                policy_complain(c, k, true, "more than %u of these", max);
+                policy_complain(c, k, true, "more than %u %s", max, section);
                 return;
             }
             name = policy_keep_str(c, k->key);

@@ -52,7 +52,13 @@ struct policy_counts policy_count(const struct policy *p)
 
 struct gw_str policy_private_namespace(const struct policy *p, size_t i)
 {
-    return i < p->n_private_names ? p->private_names[i] : (struct gw_str) { 0 };
+    const struct policy_glob *g;
+
+    if (i >= p->private_globs.n) {
+        return (struct gw_str){0};
+    }
+    g = &p->private_globs.v[i];
+    return g->prefix == g->code.n ? g->code : GW_STR("");
 }
 
 struct gw_str policy_group_source(const struct policy *p, size_t i)

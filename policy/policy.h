@@ -17,8 +17,10 @@
 #include "base/str.h"
 
 #define POLICY_MAX_BYTES (16u << 20) /* bytes of YAML, all files */
-#define POLICY_MAX_GROUPS                                                                          \
-    1024u /* groups of one subject; more is GW_TOO_LARGE where subjects are made */
+
+/* Groups of one subject; more is GW_TOO_LARGE where subjects are made, and is denied everything
+ * here: the one left out could be the one a deny is for. */
+#define POLICY_MAX_GROUPS 1024u
 
 struct policy;      /* opaque */
 struct policy_rule; /* opaque */
@@ -40,17 +42,23 @@ enum policy_kind { POLICY_ANONYMOUS = 0, POLICY_USER, POLICY_SERVICE };
  * the directory that no file names gives nothing. */
 struct policy_subject {
     enum policy_kind kind;
-    struct gw_str name; /* canonical, lower case; empty: anonymous */
+    struct gw_str
+        name; /* canonical, lower case; a user or service without one is denied everything */
     const struct gw_str *groups;
     size_t n_groups;
 };
 
-/* Borrowed; canonical: redirects and case already resolved by the caller where it can. */
+/* Borrowed; canonical: redirects and case already resolved by the caller where it can.
+ *
+ * A rule with revisions matches the one asked or the commit. With neither, a deny with revisions
+ * does not match, and an allow with revisions matches discover only: so ask for discover before a
+ * revision is resolved, and for the action itself once the commit is known. A route that means the
+ * default branch names it ("main"). */
 struct policy_object {
     struct gw_str type;     /* "model", "dataset", "space", "kernel" */
     struct gw_str ns, name; /* a single-segment public id has ns "_" (auth-policy 5.3-5) */
     struct gw_str revision; /* as asked; empty: none named */
-    struct gw_str commit;   /* resolved; empty: not known. A revision rule matches either */
+    struct gw_str commit;   /* resolved; empty: not known */
     struct gw_str path;     /* empty: the repo level */
 };
 
@@ -60,8 +68,7 @@ struct policy_file {
 
 struct policy_decision {
     enum policy_effect effect;
-    const struct policy_rule
-        *rule; /* the deciding rule, owned by the policy; NULL: none matched (default deny) */
+    const struct policy_rule *rule; /* the deciding one, owned by the policy; NULL: none matched */
 };
 
 /**
@@ -80,7 +87,8 @@ struct policy *policy_ref(struct policy *p);
 void policy_unref(struct policy *p); /* NULL is fine */
 
 /* Is this namespace declared private? Decided by private_namespaces alone, before any look-up.
- * ASCII case folded. */
+ * ASCII case folded. What is too long for a name (512 bytes) is private: it must not be asked for
+ * upstream. */
 bool policy_is_private(const struct policy *p, struct gw_str ns);
 
 /**
@@ -104,16 +112,20 @@ enum policy_role { POLICY_ROLE_NONE = 0, POLICY_ROLE_READ, POLICY_ROLE_WRITE };
 bool policy_role_allows(enum policy_role role, enum policy_action a);
 
 /**
- * A report for people: the decision, the deciding rule with FILE:LINE, every matching rule, the
- * nearest misses and why
- * ("rule eng-write: needs group:eng"). out: plain text, or one JSON object.
+ * A report for people: the decision, the deciding rule with FILE:LINE, the matching rules, and the
+ * nearest misses (rules with one unmet condition) with the reason: "eng-write  p.yaml:9: needs
+ * group:eng". Walks all rules.
+ * @param out plain text of several lines, or one JSON object {decision, action, resource, hub,
+ * subject, groups, rule, matching, matching_total, misses} and a newline; a full buffer does not
+ * change the decision
  */
 struct policy_decision policy_explain(const struct policy *p, const struct policy_subject *s,
                                       enum policy_action a, const struct policy_object *o,
                                       int64_t now_wall_ms, bool json, struct gw_buf *out);
 
-/* Runs the tests inside the files. report: a line for each failure, "FILE:LINE: test \"name\":
- * expected allow, got deny by rule X". */
+/* Runs the tests inside the files. report (may be NULL): a line for each failure, "FILE:LINE: test
+ * \"name\": CLAIM: expected allow, got deny by rule X (FILE:LINE)", and one for each expired rule,
+ * "FILE:LINE: warning: ...". */
 struct policy_test_result {
     unsigned passed, failed;
 };
@@ -135,7 +147,8 @@ struct policy_counts {
     size_t rules, groups, services, private_namespaces, tests;
 };
 struct policy_counts policy_count(const struct policy *p);
-/* i-th private namespace if it is a plain name, "" if it is a glob; p == NULL: no more. */
+/* i-th private namespace (braces written out): its name in lower case, "" if it is a glob; p ==
+ * NULL: no more. */
 struct gw_str policy_private_namespace(const struct policy *p, size_t i);
 /* i-th declared directory group (its DN or account-file name), for `hubgate check` to resolve; p ==
  * NULL: no more. */

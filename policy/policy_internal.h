@@ -87,8 +87,7 @@ struct policy {
     atomic_uint refs;
     struct gw_arena arena; /* all below */
     struct policy_index namespaces;
-    struct gw_str *private_names; /* one for each pattern of it: the name, or "" for a glob */
-    size_t n_private_names;
+    struct policy_globs private_globs; /* what namespaces was built of */
     struct policy_index index;
     const struct policy_rule *
         *rules; /* by rank: denies first, then those with a reason, then by id */

@@ -328,8 +328,7 @@ static void test_deny_wins_and_order_is_nothing(void **state)
         "- {id: a, allow: [admin], to: [authenticated]}\n",
         "- {id: z-deny, deny: [read], unless: [\"user:free\"], where: {repo: o/*}}\n",
         "- {id: b, allow: [read], to: [\"user:x\"], where: {repo: o/m}}\n",
-        "- {id: c, deny: [write], to: [\"user:free\"], where: {repo: \"**\"}, reason: "
-        "\"closed\"}\n",
+        "- {id: c, deny: [write], to: [\"user:free\"], where: {repo: \"**\"}, reason: no}\n",
     };
     static const struct row rows[] = {
         {"user:x", "read model:o/m", "-z-deny"}, /* however exact the allow is */
@@ -451,6 +450,12 @@ static void test_total(void **state)
     o.type = GW_STR("bucket");
     assert_int_equal(policy_decide(p, &s, POLICY_READ, &o, NOW).effect,
                      POLICY_ALLOW); /* a rule without type is for every type */
+    o.ns = (struct gw_str){long_name, 255};
+    o.name = (struct gw_str){long_name, 255}; /* with the slash, the longest that is looked at */
+    assert_int_equal(policy_decide(p, &s, POLICY_READ, &o, NOW).effect, POLICY_ALLOW);
+    o.name.n++;
+    assert_int_equal(policy_decide(p, &s, POLICY_READ, &o, NOW).effect, POLICY_DENY);
+    o.ns = GW_STR("a");
     o.name = (struct gw_str){long_name, sizeof(long_name)};
     assert_int_equal(policy_decide(p, &s, POLICY_READ, &o, NOW).effect, POLICY_DENY);
     o.ns = o.name;
@@ -461,6 +466,7 @@ static void test_total(void **state)
 
 static void test_private_namespaces(void **state)
 {
+    static char long_name[600];
     struct policy *p =
         must_parse("version: 1\nprivate_namespaces: [acme, \"u-*\", \"{x,y}z\", Caps]\n");
     struct policy *none = must_parse("");
@@ -479,7 +485,17 @@ static void test_private_namespaces(void **state)
         }
         assert_false(policy_is_private(none, gw_str_c(rows[i].ns)));
     }
+    /* what is too long to be a name must not be asked for upstream */
+    memset(long_name, 'q', sizeof(long_name));
+    assert_true(policy_is_private(none, (struct gw_str){long_name, sizeof(long_name)}));
     assert_int_equal(policy_count(p).private_namespaces, 4);
+    /* one by one: names in lower case, globs without a name */
+    assert_true(gw_str_eq_c(policy_private_namespace(p, 0), "acme"));
+    assert_true(policy_private_namespace(p, 1).p && policy_private_namespace(p, 1).n == 0);
+    assert_true(gw_str_eq_c(policy_private_namespace(p, 3), "yz"));
+    assert_true(gw_str_eq_c(policy_private_namespace(p, 4), "caps"));
+    assert_null(policy_private_namespace(p, 5).p);
+    assert_null(policy_private_namespace(none, 0).p);
     policy_unref(p);
     policy_unref(none);
 }

@@ -283,7 +283,7 @@ static void check_explain(const struct policy *p, struct gw_str body)
 {
     struct gw_str rest = body, command, word, group = {0};
     struct policy_subject who;
-    enum policy_action action;
+    enum policy_action action = POLICY_ACTION_COUNT;
     struct policy_object o;
     struct gw_buf out;
 

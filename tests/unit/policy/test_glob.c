@@ -197,7 +197,7 @@ static void test_limits(void **state)
  * segment. */
 static void test_user_is_text(void **state)
 {
-    static char long_name[300];
+    static char long_name[300], path[320];
     struct gw_error err = {0};
     struct policy *p = with_glob("files", "u-${user}/x", &err);
 
@@ -210,6 +210,8 @@ static void test_user_is_text(void **state)
     assert_false(file_matches(p, GW_STR("u-/x"), ""));
     memset(long_name, 'a', 257);
     assert_false(file_matches(p, GW_STR("u-a/x"), long_name));
+    snprintf(path, sizeof(path), "u-%s/x", long_name);
+    assert_false(file_matches(p, gw_str_c(path), long_name)); /* no name is that long */
     policy_unref(p);
     p = with_glob("files", "${user}${user}${user}${user}*", &err);
     long_name[256] = '\0';

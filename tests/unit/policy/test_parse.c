@@ -348,6 +348,26 @@ static void test_wide_nesting_is_bounded(void **state)
     gw_buf_release(&yaml);
 }
 
+static void test_number_of_groups_is_bounded(void **state)
+{
+    struct policy *p = NULL;
+    struct gw_error err = {0};
+    struct gw_buf yaml;
+
+    gw_buf_init(&yaml, 8 << 20);
+    gw_buf_add_c(&yaml, V "groups:\n");
+    for (int i = 0; i < 65536; i++) {
+        gw_buf_addf(&yaml, "  g%d:\n", i);
+    }
+    assert_int_equal(parse_text(&p, yaml.p, NULL, &err), GW_OK);
+    assert_int_equal(policy_count(p).groups, 65536);
+    policy_unref(p);
+    gw_buf_add_c(&yaml, "  one-more:\n");
+    assert_int_equal(parse_text(&p, yaml.p, NULL, &err), GW_INVALID);
+    assert_string_equal(err.text, "p.yaml:65539:3: more than 65536 groups");
+    gw_buf_release(&yaml);
+}
+
 static const char everything[] =
     V "private_namespaces: [acme, \"u-*\"]\n"
       "groups:\n"
@@ -378,6 +398,7 @@ static void test_counts(void **state)
     assert_int_equal(n.services, 1);
     assert_int_equal(n.private_namespaces, 2);
     assert_int_equal(n.tests, 2);
+    assert_int_equal(policy_test(p, NOW, NULL).passed, 2);
     /* each directory value once, as written */
     assert_true(gw_str_eq_c(policy_group_source(p, 0), "cn=eng,dc=acme"));
     assert_true(gw_str_eq_c(policy_group_source(p, 1), "ops"));
@@ -585,6 +606,7 @@ int main(void)
         cmocka_unit_test(test_messages_are_lines),
         cmocka_unit_test(test_too_large),
         cmocka_unit_test(test_wide_nesting_is_bounded),
+        cmocka_unit_test(test_number_of_groups_is_bounded),
         cmocka_unit_test(test_counts),
         cmocka_unit_test(test_references),
         cmocka_unit_test(test_files_are_one_policy),
