@@ -45,7 +45,7 @@ struct cache_resolver {
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* a host was added or answered, or stop: CLOCK_MONOTONIC */
     pthread_t thread;
-    bool running, stop, abandoned;
+    bool stop, finished, abandoned;
     struct host *hosts; /* only ever grows */
     size_t n_hosts;
 };
@@ -144,6 +144,8 @@ static void *run(void *arg)
         pthread_cond_broadcast(&r->changed);
     }
     mine = r->abandoned;
+    r->finished = true;
+    pthread_cond_broadcast(&r->changed);
     pthread_mutex_unlock(&r->mutex);
     if (mine) {
         resolver_free(r);
@@ -244,7 +246,6 @@ int cache_resolver_open(struct cache *c, struct gw_error *err)
         resolver_free(r);
         return gw_fail(err, GW_IO, rc, "resolve: thread: %s", strerror(rc));
     }
-    r->running = true;
     c->resolver = r;
     return GW_OK;
 }
@@ -252,7 +253,8 @@ int cache_resolver_open(struct cache *c, struct gw_error *err)
 void cache_resolver_close(struct cache *c)
 {
     struct cache_resolver *r = c->resolver;
-    struct timespec until;
+    struct timespec until = at_ms(gw_mono_ms() + JOIN_MS);
+    int waited = 0;
 
     if (r == NULL) {
         return;
@@ -261,17 +263,18 @@ void cache_resolver_close(struct cache *c)
     pthread_mutex_lock(&r->mutex);
     r->stop = true;
     pthread_cond_broadcast(&r->changed);
-    pthread_mutex_unlock(&r->mutex);
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += JOIN_MS / 1000;
-    if (pthread_clockjoin_np(r->thread, NULL, CLOCK_MONOTONIC, &until) == 0) {
-        resolver_free(r);
+    while (!r->finished && waited == 0) {
+        waited = pthread_cond_timedwait(&r->changed, &r->mutex, &until);
+    }
+    if (!r->finished) {
+        r->abandoned = true; /* it hangs in getaddrinfo, and frees r when that returns */
+        pthread_detach(r->thread);
+        pthread_mutex_unlock(&r->mutex);
         return;
     }
-    pthread_mutex_lock(&r->mutex);
-    r->abandoned = true; /* it hangs in getaddrinfo, and frees r when that returns */
-    pthread_detach(r->thread);
     pthread_mutex_unlock(&r->mutex);
+    pthread_join(r->thread, NULL);
+    resolver_free(r);
 }
 
 void cache_resolve_also(struct cache *c, struct gw_str host)
