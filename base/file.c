@@ -300,9 +300,14 @@ static int put_in_place(int dir_fd, const char *temp, const char *name, bool rep
             unlinkat(dir_fd, temp, 0);
         }
     } else {
-        if (linkat(dir_fd, temp, dir_fd, name, 0) != 0 && !is_same_file(dir_fd, name, st)) {
-            rc = errno == EEXIST ? gw_fail(err, GW_CONFLICT, EEXIST, "%s exists already", name)
-                                 : fail_io(err, "link", name);
+        if (linkat(dir_fd, temp, dir_fd, name, 0) != 0) {
+            int saved = errno;
+
+            if (saved != EEXIST) {
+                rc = fail_io(err, "link", name);
+            } else if (!is_same_file(dir_fd, name, st)) {
+                rc = gw_fail(err, GW_CONFLICT, saved, "%s exists already", name);
+            }
         }
         unlinkat(dir_fd, temp, 0);
     }
@@ -456,20 +461,27 @@ struct removal {
 
 static int remove_content(struct removal *r, int fd, unsigned depth, bool *found);
 
+/* Deeper would hold too many descriptors; the top is scanned until it is empty. */
+static int lift_to_top(struct removal *r, int parent_fd, const char *name)
+{
+    char lifted[TEMP_NAME_MAX];
+
+    do {
+        snprintf(lifted, sizeof(lifted), ".removing-%u", r->moved++);
+        if (renameat(parent_fd, name, r->top_fd, lifted) == 0 || errno == ENOENT) {
+            return GW_OK;
+        }
+    } while (errno == EEXIST || errno == ENOTEMPTY); /* of an earlier removal that was cut off */
+    return fail_io(r->err, "remove", r->path);
+}
+
 static int remove_folder(struct removal *r, int parent_fd, const char *name, unsigned depth)
 {
     bool found = true;
     int fd, rc = GW_OK;
 
     if (depth >= REMOVE_DEPTH) {
-        /* deeper would hold too many descriptors: lift it to the top, which is scanned until it is
-         * empty */
-        char lifted[TEMP_NAME_MAX];
-
-        snprintf(lifted, sizeof(lifted), ".removing-%ld-%u", (long)getpid(), r->moved++);
-        return renameat(parent_fd, name, r->top_fd, lifted) == 0 || errno == ENOENT
-                   ? GW_OK
-                   : fail_io(r->err, "remove", r->path);
+        return lift_to_top(r, parent_fd, name);
     }
     fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd < 0) {

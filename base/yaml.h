@@ -2,6 +2,8 @@
 /*
  * base/yaml.h - a strict subset of YAML as a tree that knows its positions (libyaml events inside).
  *
+ * The tree of an ordinary file takes about 8 times its text.
+ *
  * Refused with FILE:LINE:COLUMN: anchors, aliases, tags, directives, merge keys, duplicate keys,
  * keys that are empty or no scalar, several documents, tabs as indentation, NUL (also escaped),
  * invalid UTF-8, line ends that editors do not show (a lone CR, U+0085, U+2028, U+2029), depth
