@@ -14,7 +14,7 @@
 #include "base/alloc.h"
 
 #define KEEP_MAX_BYTES ((size_t)1 << 30)
-#define TREES_MAX_BYTES ((size_t)2 << 30)
+#define TREES_MAX_BYTES ((size_t)1 << 30)
 #define SPARE_BYTES ((size_t)1 << 20) /* with more than that to go, it was not the ceiling */
 #define COMPLAINTS_MAX 1000u
 #define LINE_MAX_BYTES 600
