@@ -117,7 +117,7 @@ int fill_get(struct fill **out, struct fill_table *t, struct gw_str digest, stru
     f->refs = 1;
     f->listed = true;
     snprintf(f->digest, sizeof(f->digest), GW_STR_FMT, GW_STR_ARG(digest));
-    snprintf(f->key, sizeof(f->key), "fill:%s", f->digest);
+    snprintf(f->key, sizeof(f->key), "fill\n%s", f->digest);
     f->looked_ms = gw_mono_ms();
 
     pthread_mutex_lock(&t->mutex);

@@ -113,6 +113,9 @@ answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_an
         ANSWER_HEADER(ans, "RateLimit", gw_arena_printf(&st->arena, "\"gateway\";r=0;t=%d", r.retry_after_s));
     if (why == HUB_METHOD && st->target.allow != NULL)
         ANSWER_HEADER(ans, "Allow", gw_str_c(st->target.allow));
+    /* `hf` 2.4.0 prints "requires approval" for GatedRepo and drops our text, but shows every client a warning header */
+    if (r.status != 404 && r.status != 416)
+        ANSWER_HEADER(ans, "X-HF-Warning", gw_arena_printf(&st->arena, "gateway; " GW_STR_FMT, GW_STR_ARG(r.message)));
     if (why == HUB_ENTRY_NOT_FOUND && st->commit.n)
         ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
     st->why = reason_name(why);

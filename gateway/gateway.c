@@ -139,7 +139,7 @@ gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
-    for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
+    for (int i = 0; i < 64 && !wants_open(gw, GW_PEER_DISK) && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_background(gw, &want);
     audit_tick(gw, false);
 }

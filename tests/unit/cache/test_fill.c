@@ -642,7 +642,7 @@ static void test_bad_arguments(void **state)
         cache_part_create(w->cache, gw_str_c(w->hub->digest), MAP_SIZE_MAX + 1, &source, NULL),
         GW_INVALID);
     assert_int_equal(cache_reader_open(&r, w->cache, gw_str_c("../x"), SIZE, NULL), GW_IO);
-    assert_int_equal(cache_fill_job(w->cache, GW_STR("fill:nothing"), NULL), GW_OK);
+    assert_int_equal(cache_fill_job(w->cache, GW_STR("fill\nnothing"), NULL), GW_OK);
     cache_reader_close(NULL);
     free(longest);
 }
