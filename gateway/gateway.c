@@ -139,8 +139,9 @@ gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
+    gw->ticks++;
     for (int i = 0; i < 64 && !wants_open(gw, GW_PEER_DISK) && cache_tick(gw->cache, &want) == GW_OK; i++)
-        wants_background(gw, &want);
+        wants_next_step(gw, &want);
     audit_tick(gw, false);
 }
 

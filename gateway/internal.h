@@ -67,7 +67,8 @@ struct gateway_job {
     size_t n_fields;
     struct gw_arena arena;    /* the job's; wiped */
     int64_t deadline_ms;
-    bool running;
+    bool running, again;      /* again: its next step was asked for before its end was noticed */
+    uint64_t tick;            /* of gateway_tick, when it was posted */
     struct gateway_waiter *waiters;
     struct gateway_result result;
 };
@@ -107,7 +108,7 @@ struct gateway {
     char boot_key[32];     /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
-    uint64_t mints;
+    uint64_t ticks;
 };
 
 /* Where an answer came from, best first; the worst step of a request counts. */
@@ -142,6 +143,8 @@ struct gateway_state {
 /* wants.c */
 int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want) GW_MUST_CHECK; /* GW_AGAIN, or the breaker's status: result attached */
 void wants_background(struct gateway *gw, const struct gw_want *want);
+/* One more step of a job that goes on in steps, even while the end of the last one is not noticed yet. */
+void wants_next_step(struct gateway *gw, const struct gw_want *want);
 void wants_unpark(struct gateway_request *req);
 struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */
 bool wants_open(const struct gateway *gw, enum gw_peer peer); /* the breaker refuses just now */

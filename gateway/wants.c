@@ -145,6 +145,7 @@ run_queue(struct gateway *gw, enum gw_peer peer)
         if (!gw->post(gw->ctx, job))
             return; /* the pool is full: the next completion tries again */
         job->running = true;
+        job->tick = gw->ticks;
         lane->running++;
     }
 }
@@ -254,6 +255,15 @@ wants_background(struct gateway *gw, const struct gw_want *want)
 }
 
 void
+wants_next_step(struct gateway *gw, const struct gw_want *want)
+{
+    struct gateway_job *job = find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
+
+    if (job != NULL && job->running && job->tick != gw->ticks)
+        job->again = true;
+}
+
+void
 gateway_job_done(struct gateway_job *job)
 {
     struct gateway *gw = job->gw;
@@ -274,6 +284,10 @@ gateway_job_done(struct gateway_job *job)
     if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE && job->result.status != GW_TIMEOUT &&
         job->result.status != GW_UNAUTHENTICATED && job->result.status != GW_CANCELLED)
         gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]), job->result.err.text);
+    if (job->again) {
+        struct gw_want want = { .peer = job->peer, .key = job->key, .arg = GW_STR("") };
+        (void)find_or_start(gw, &want, gw_mono_ms() + BACKGROUND_MS);
+    }
     run_queue(gw, job->peer);
     job_free(job);
 }
