@@ -136,7 +136,7 @@ struct hub_call {
 
 static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
 {
-    uint8_t piece[16384];
+    uint8_t piece[128u << 10];
 
     while (start < end) {
         uint64_t gate = atomic_load(&h->gate), slow = atomic_load(&h->slow), n = end - start;
@@ -435,31 +435,65 @@ static inline struct cache *cache_of(struct hub *h, const char *dir, struct cach
     return c;
 }
 
-/* One turn of a worker's loop: sleeps until woken or 50 ms, then ticks and runs the jobs it is
- * told.
- * @return the status of the last job that failed, else GW_OK */
-static inline int turn(struct cache *c)
+/* ---- jobs, each in a thread of its own, as a pool would run them ---- */
+
+static atomic_int jobs_running;
+
+struct job {
+    struct cache *cache;
+    char key[128];
+};
+
+static inline void *run_job(void *arg)
+{
+    struct job *j = arg;
+    struct gw_error err = {0};
+
+    if (cache_fill_job(j->cache, gw_str_c(j->key), &err) != GW_OK &&
+        getenv("FILL_TEST_LOG") != NULL) {
+        fprintf(stderr, "[%d] job: %s\n", (int)getpid(), err.text);
+    }
+    free(j);
+    atomic_fetch_sub(&jobs_running, 1);
+    return NULL;
+}
+
+static inline void end_jobs(void)
+{
+    while (atomic_load(&jobs_running) > 0) {
+        usleep(500);
+    }
+}
+
+/* One turn of a worker's loop: sleeps until woken or 50 ms, then ticks and starts the jobs it is
+ * told. */
+static inline void turn(struct cache *c)
 {
     struct pollfd p = {.fd = atomic_load(&c->shared->slots[c->slot].eventfd), .events = POLLIN};
-    struct gw_error err = {0};
     struct gw_want want;
-    int rc = GW_OK;
 
     poll(&p, 1, 50);
     while (cache_tick(c, &want) == GW_OK) {
-        char key[128];
-        int one;
+        struct job *j = malloc(sizeof(*j));
+        pthread_t thread;
 
-        snprintf(key, sizeof(key), GW_STR_FMT, GW_STR_ARG(want.key));
-        one = cache_fill_job(c, gw_str_c(key), &err);
-        if (one != GW_OK) {
-            rc = one;
-            if (getenv("FILL_TEST_LOG") != NULL) {
-                fprintf(stderr, "[%d] job: %s\n", (int)getpid(), err.text);
-            }
-        }
+        CHECK(j != NULL && want.peer == GW_PEER_DISK);
+        j->cache = c;
+        snprintf(j->key, sizeof(j->key), GW_STR_FMT, GW_STR_ARG(want.key));
+        atomic_fetch_add(&jobs_running, 1);
+        CHECK(pthread_create(&thread, NULL, run_job, j) == 0);
+        pthread_detach(thread);
     }
-    return rc;
+}
+
+/* Jobs end before the cache is closed: that is the caller's part. */
+static inline void close_worker(struct cache *c, struct cache_shared *shared)
+{
+    unsigned slot = c->slot;
+
+    end_jobs();
+    cache_close(c);
+    cache_slot_release(shared, slot);
 }
 
 #define TURN_UNTIL(c, condition)                                                                   \
@@ -469,7 +503,7 @@ static inline int turn(struct cache *c)
             if (gw_mono_ms() > turn_end) {                                                         \
                 check_failed(__FILE__, __LINE__, "never came: " #condition);                       \
             }                                                                                      \
-            (void)turn(c);                                                                         \
+            turn(c);                                                                               \
         }                                                                                          \
     } while (0)
 

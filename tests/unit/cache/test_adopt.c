@@ -100,14 +100,6 @@ static struct cache *open_cache(struct world *w, struct cache_shared *shared)
     return c;
 }
 
-static void close_cache(struct cache *c, struct cache_shared *shared)
-{
-    unsigned slot = c->slot;
-
-    cache_close(c);
-    cache_slot_release(shared, slot);
-}
-
 /* A worker with one client that reads everything; then it waits for the blob, or for stop. */
 static pid_t worker(struct world *w, struct cache_shared *shared)
 {
@@ -130,7 +122,7 @@ static pid_t worker(struct world *w, struct cache_shared *shared)
         TURN_UNTIL(c, have_blob(c, w->hub));
     }
     cache_reader_close(r.reader);
-    close_cache(c, shared);
+    close_worker(c, shared);
     atomic_fetch_add(&w->notes->done, 1);
     _exit(0);
 }
@@ -305,7 +297,7 @@ static void test_reload(void **state)
     atomic_store(&w->hub->gate, UINT64_MAX);
     TURN_UNTIL(c, hashed(c) == 0 || hashed(c) > before);
     TURN_UNTIL(c, have_blob(c, w->hub));
-    close_cache(c, w->shared);
+    close_worker(c, w->shared);
     munmap(image, MAP_GRANULES_AT);
     check_file(w);
     assert_int_equal(atomic_load(&w->hub->sent), w->hub->size);
@@ -335,7 +327,7 @@ static void test_reload_followed(void **state)
     assert_int_equal(follow(c, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(c, have_blob(c, w->hub));
-    close_cache(c, w->shared);
+    close_worker(c, w->shared);
     check_file(w);
     assert_int_equal(atomic_load(&w->hub->sent), w->hub->size);
 }
@@ -390,7 +382,7 @@ static void test_two_masters(void **state)
     assert_int_equal(follow(c, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(c, have_blob(c, w->hub));
-    close_cache(c, other);
+    close_worker(c, other);
     free_shared(other);
     check_file(w);
     assert_int_equal(atomic_load(&w->hub->calls[1]), 2);
@@ -422,7 +414,7 @@ static void test_proven_not_linked(void **state)
     munmap(image, MAP_GRANULES_AT);
     c = open_cache(w, w->shared);
     TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
-    close_cache(c, w->shared);
+    close_worker(c, w->shared);
     check_file(w);
     assert_int_equal(atomic_load(&w->hub->sent), SIZE);
 }

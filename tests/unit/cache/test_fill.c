@@ -44,10 +44,7 @@ static int setup_before(void **state)
 
 static void close_cache(struct world *w)
 {
-    unsigned slot = w->cache->slot;
-
-    cache_close(w->cache);
-    cache_slot_release(w->shared, slot);
+    close_worker(w->cache, w->shared);
     w->cache = NULL;
 }
 
