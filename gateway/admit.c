@@ -21,6 +21,20 @@ may(struct gateway *gw, const struct gateway_state *st, enum policy_action a, co
     return d.effect == POLICY_ALLOW;
 }
 
+/* Before the commit is known. A deny that matches now matches then too; without any match a rule for this commit may still
+ * allow, so who may discover the repo goes on to be decided again. Upstream never hears of what is refused here. */
+int
+admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action)
+{
+    struct policy_object repo = *o;
+    const struct policy_rule *rule;
+
+    repo.revision = repo.path = GW_STR("");
+    if (!may(gw, req->state, admit_action(action), o, &rule) && rule == NULL && may(gw, req->state, POLICY_DISCOVER, &repo, NULL))
+        return GW_OK;
+    return admit(gw, req, ans, o, action);
+}
+
 int
 admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action)
 {

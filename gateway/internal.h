@@ -190,6 +190,7 @@ void answer_common(struct gateway *gw, struct gateway_request *req, struct gatew
 struct gw_str request_public_url(const struct gateway *gw, const struct gateway_request *req); /* p == NULL: a foreign Host */
 
 /* admit.c */
+int admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action);
 int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action); /* GW_OK: go on; GW_FORBIDDEN: *ans is the refusal */
 enum policy_action admit_action(enum hub_action a);
 

@@ -75,7 +75,7 @@ resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_a
     r->target = *t;
     r->type = gw_str_c(hub_type_name(t->type));
     r->private = st->private_repo = policy_is_private(gw->policy, t->ns);
-    rc = admit(gw, req, ans, &object, t->action);
+    rc = admit_early(gw, req, ans, &object, t->action);
     if (rc != GW_OK)
         return rc;
     f = ref_fact(req, r, rev);
