@@ -148,7 +148,9 @@ static int capture(struct hub_list_reader *r, enum gw_json_event ev, struct gw_s
         r->has_pointer_size = true;
         r->entry.pointer_size = (uint32_t)number;
         return GW_OK;
-    case LFS:
+    case LFS: /* null, or no object */
+        r->entry.lfs = false;
+        return GW_OK;
     case NOTHING:
         return GW_OK;
     }

@@ -149,7 +149,10 @@ int hub_next_pair(struct hub_pair *out, struct gw_str *rest, struct gw_arena *a)
     if (gw_str_ends(out->key, GW_STR("[]"))) {
         out->key.n -= 2;
     }
-    return decode(&out->value, &out->bad, pair, a); /* pair is NULL, 0 without '=' */
+    if (pair.p == NULL) { /* no '=' */
+        pair = GW_STR("");
+    }
+    return decode(&out->value, &out->bad, pair, a);
 }
 
 /* ---- values ---- */

@@ -193,6 +193,21 @@ static void computed(void **state)
     gw_buf_release(&s.text);
 }
 
+/* Of a name given twice the last value counts, as in the clients' parsers. */
+static void given_twice(void **state)
+{
+    struct seen s = {0};
+
+    gw_buf_init(&s.text, 65536);
+    assert_int_equal(
+        read_list(&s,
+                  GW_STR(ENTRY(",\"lfs\":{\"oid\":\"" DIGEST "\"},\"lfs\":null,\"path\":\"g\"")), 0,
+                  NULL),
+        GW_OK);
+    assert_true(gw_str_starts(gw_buf_str(&s.text), GW_STR("file " OID " 1 g\n")));
+    gw_buf_release(&s.text);
+}
+
 static void stops(void **state)
 {
     struct seen s = {.stop_at = 2};
@@ -305,9 +320,9 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pieces),    cmocka_unit_test(lists),    cmocka_unit_test(computed),
-        cmocka_unit_test(stops),     cmocka_unit_test(ceilings), cmocka_unit_test(fifty_thousand),
-        cmocka_unit_test(no_memory),
+        cmocka_unit_test(pieces),         cmocka_unit_test(lists),       cmocka_unit_test(computed),
+        cmocka_unit_test(stops),          cmocka_unit_test(given_twice), cmocka_unit_test(ceilings),
+        cmocka_unit_test(fifty_thousand), cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -86,6 +86,10 @@ static void fields(void **state)
     assert_true(gw_str_eq_c(t.cursor, "c/d"));
     assert_int_equal(t.keys.n, 0);
 
+    assert_int_equal(parse(&t, TREE "cursor&recursive", &a), GW_OK);
+    assert_non_null(t.cursor.p); /* never NULL, also without '=' */
+    assert_int_equal(t.cursor.n, 0);
+
     assert_int_equal(parse(&t, INFO "blobs=1&securityStatus=True", &a), GW_OK);
     assert_true(t.blobs && t.security_status && !t.expand);
 
