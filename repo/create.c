@@ -178,10 +178,11 @@ static int commit_once(const char *path, const struct repo_snapshot *s, char com
                        struct gw_error *err)
 {
     git_repository *git = NULL;
+    git_odb *odb = NULL;
     git_oid tip, tree, made;
     int rc, has_tip;
 
-    if (git_repository_open_bare(&git, path) < 0) {
+    if (repo_git_open(&git, &odb, path) < 0) {
         return repo_git_fail(err, "open %s", path);
     }
     rc = read_tip(git, path, &tip, &tree, err);
@@ -204,6 +205,7 @@ static int commit_once(const char *path, const struct repo_snapshot *s, char com
         git_oid_tostr(commit, 41, &made);
     }
 done:
+    git_odb_free(odb);
     git_repository_free(git);
     return rc;
 }

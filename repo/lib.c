@@ -51,7 +51,36 @@ static int set_options(void)
         git_libgit2_opts(GIT_OPT_ENABLE_STRICT_HASH_VERIFICATION, 1) < 0) {
         return -1;
     }
+    if (git_libgit2_opts(GIT_OPT_SET_ODB_PACKED_PRIORITY, REPO_LOOSE_PRIORITY + 1) < 0 ||
+        git_libgit2_opts(GIT_OPT_SET_ODB_LOOSE_PRIORITY, REPO_LOOSE_PRIORITY - 1) < 0) {
+        return -1;
+    }
     return git_libgit2_opts(GIT_OPT_SET_CACHE_MAX_SIZE, (ssize_t)CACHE_BYTES);
+}
+
+int repo_git_open(struct git_repository **git, struct git_odb **odb, const char *path)
+{
+    git_repository *opened = NULL;
+    git_odb *objects = NULL;
+    int code = repo_packs_check(path);
+
+    if (code == 0) {
+        code = git_repository_open_bare(&opened, path);
+    }
+    if (code == 0) {
+        code = git_repository_odb(&objects, opened);
+    }
+    if (code == 0) {
+        code = repo_loose_add(objects, path);
+    }
+    if (code < 0) {
+        git_odb_free(objects);
+        git_repository_free(opened);
+        return code;
+    }
+    *git = opened;
+    *odb = objects;
+    return 0;
 }
 
 int repo_init(struct gw_error *err)

@@ -44,7 +44,7 @@ static int open_git(struct repo *r, const char *path, struct gw_error *err)
     struct stat st;
     int code;
 
-    if (git_repository_open_bare(&r->git, path) < 0 || git_repository_odb(&r->odb, r->git) < 0 ||
+    if (repo_git_open(&r->git, &r->odb, path) < 0 ||
         git_repository_config_snapshot(&config, r->git) < 0) {
         return repo_git_fail(err, "%s", r->label);
     }
@@ -209,13 +209,17 @@ static bool is_hex(struct gw_str s)
 static int resolve_id(struct repo *r, struct gw_str hex, char commit[41], struct gw_error *err)
 {
     git_commit *found = NULL;
-    git_oid oid;
+    git_oid oid, full;
     int code;
 
     if (git_oid_fromstrn(&oid, hex.p, hex.n) < 0) {
         return GW_NOT_FOUND;
     }
-    code = git_commit_lookup_prefix(&found, r->git, &oid, hex.n);
+    /* not git_commit_lookup_prefix, which has libgit2's own reader read loose objects */
+    code = git_odb_exists_prefix(&full, r->odb, &oid, hex.n);
+    if (code == 0) {
+        code = git_commit_lookup(&found, r->git, &full);
+    }
     if (code == GIT_ENOTFOUND || code == GIT_EAMBIGUOUS) {
         return GW_NOT_FOUND;
     }

@@ -6,7 +6,7 @@
 #include "repo/repo.h"
 
 struct git_repository;
-struct git_commit;
+struct git_odb;
 
 #define REPO_OID_BYTES 20u
 #define REPO_PATH_MAX 4096u                /* bytes of a path inside a repository */
@@ -22,6 +22,22 @@ struct git_commit;
 /* libgit2's last error of this thread as ours: GW_NO_MEMORY, GW_IO (the disk), else GW_CORRUPT.
  * Must be the first thing after the call that failed. what: "type ns/name: read commit". */
 int repo_git_fail(struct gw_error *err, const char *what, ...) GW_PRINTF(2, 3);
+
+/* Opens the bare repository at path as every part of repo/ must: with our reader of loose objects.
+ * Both are owned, also the odb. A libgit2 code: < 0 for repo_git_fail */
+int repo_git_open(struct git_repository **git, struct git_odb **odb, const char *path);
+
+/* ---- packs.c ---- */
+int repo_packs_check(const char *repo_path); /* a libgit2 code: < 0, an index that libgit2 must not see */
+
+/* ---- loose.c ---- */
+#define REPO_LOOSE_PRIORITY 2 /* after packs (3), before libgit2's own loose reader (1) */
+int repo_loose_add(struct git_odb *odb, const char *repo_path); /* a libgit2 code */
+/* file: the bytes of a loose object. type: git's number; size: of the body behind head_bytes.
+ * false: damaged */
+bool repo_loose_head(struct gw_str file, int *type, uint64_t *size, size_t *head_bytes);
+/* Head and body together, to be freed with gw_free. NULL: damaged, or no memory */
+char *repo_loose_body(struct gw_str file, size_t head_bytes, uint64_t size);
 
 /* ---- name.c ---- */
 /* Grammar of the hub clients; reserved words only count where a repository is made. GW_OK;

@@ -317,7 +317,7 @@ int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir
     if (held == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for %u git objects", s->n);
     }
-    if (git_repository_open_bare(&git, path) < 0 || git_repository_odb(&odb, git) < 0) {
+    if (repo_git_open(&git, &odb, path) < 0) {
         rc = repo_git_fail(err, "open %s", path);
         goto done;
     }
