@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * admit.c - policy's decision as an answer. What nobody may know of is answered with the bytes of what does not exist;
- * who is not logged in is told to, the same for every repo.
+ * admit.c - policy's decision as an answer. What nobody may know of is answered with the bytes of
+ * what does not exist; who is not logged in is told to, the same for every repo.
  */
 #include "gateway/internal.h"
 
-enum policy_action
-admit_action(enum hub_action a)
+enum policy_action admit_action(enum hub_action a)
 {
-    return a == HUB_WRITE_ACTION ? POLICY_WRITE : a == HUB_READ_ACTION ? POLICY_READ : POLICY_DISCOVER;
+    return a == HUB_WRITE_ACTION  ? POLICY_WRITE
+           : a == HUB_READ_ACTION ? POLICY_READ
+                                  : POLICY_DISCOVER;
 }
 
-static bool
-may(struct gateway *gw, const struct gateway_state *st, enum policy_action a, const struct policy_object *o, const struct policy_rule **rule)
+static bool may(struct gateway *gw, const struct gateway_state *st, enum policy_action a,
+                const struct policy_object *o, const struct policy_rule **rule)
 {
     struct policy_decision d = policy_decide(gw->policy, &st->who.subject, a, o, st->started_ms);
 
@@ -21,22 +22,24 @@ may(struct gateway *gw, const struct gateway_state *st, enum policy_action a, co
     return d.effect == POLICY_ALLOW;
 }
 
-/* Before the commit is known. A deny that matches now matches then too; without any match a rule for this commit may still
- * allow, so who may discover the repo goes on to be decided again. Upstream never hears of what is refused here. */
-int
-admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action)
+/* Before the commit is known. A deny that matches now matches then too; without any match a rule
+ * for this commit may still allow, so who may discover the repo goes on to be decided again.
+ * Upstream never hears of what is refused here. */
+int admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                const struct policy_object *o, enum hub_action action)
 {
     struct policy_object repo = *o;
     const struct policy_rule *rule;
 
     repo.revision = repo.path = GW_STR("");
-    if (!may(gw, req->state, admit_action(action), o, &rule) && rule == NULL && may(gw, req->state, POLICY_DISCOVER, &repo, NULL))
+    if (!may(gw, req->state, admit_action(action), o, &rule) && rule == NULL &&
+        may(gw, req->state, POLICY_DISCOVER, &repo, NULL))
         return GW_OK;
     return admit(gw, req, ans, o, action);
 }
 
-int
-admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action)
+int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+          const struct policy_object *o, enum hub_action action)
 {
     struct gateway_state *st = req->state;
     enum policy_action a = admit_action(action);
@@ -53,13 +56,18 @@ admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *an
     }
     if (st->who.subject.kind == POLICY_ANONYMOUS) {
         bool known = st->rule != NULL && may(gw, st, POLICY_DISCOVER, o, NULL);
-        answer_refuse(gw, req, ans, known ? HUB_BLOCKED : HUB_LOGIN_NEEDED, known ? policy_rule_reason(st->rule) : GW_STR(""), 0);
+        answer_refuse(gw, req, ans, known ? HUB_BLOCKED : HUB_LOGIN_NEEDED,
+                      known ? policy_rule_reason(st->rule) : GW_STR(""), 0);
         return GW_FORBIDDEN;
     }
     if (may(gw, st, POLICY_DISCOVER, o, NULL)) {
         struct gw_str reason = policy_rule_reason(st->rule);
-        answer_refuse(gw, req, ans, HUB_BLOCKED,
-                      reason.n ? reason : GW_STR("You may see this repository but not read it: ask its owner for access."), 0);
+        answer_refuse(
+            gw, req, ans, HUB_BLOCKED,
+            reason.n
+                ? reason
+                : GW_STR("You may see this repository but not read it: ask its owner for access."),
+            0);
         return GW_FORBIDDEN;
     }
     answer_refuse(gw, req, ans, HUB_REPO_NOT_FOUND, GW_STR(""), 0);

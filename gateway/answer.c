@@ -4,17 +4,16 @@
 
 #include <stdio.h>
 
-void
-answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str value)
+void answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str value)
 {
     if (ans->n_headers == GATEWAY_HEADERS_MAX || value.p == NULL)
         return;
-    ans->headers[ans->n_headers++] = (struct gateway_header){ name, value };
+    ans->headers[ans->n_headers++] = (struct gateway_header){name, value};
 }
 
-/* The entry of public_urls whose authority was asked; scheme differs behind a TLS terminator, so it does not count. */
-struct gw_str
-request_public_url(const struct gateway *gw, const struct gateway_request *req)
+/* The entry of public_urls whose authority was asked; scheme differs behind a TLS terminator, so it
+ * does not count. */
+struct gw_str request_public_url(const struct gateway *gw, const struct gateway_request *req)
 {
     const struct config_list *urls = &gw->config->public_urls;
 
@@ -24,22 +23,23 @@ request_public_url(const struct gateway *gw, const struct gateway_request *req)
         if (gw_str_ieq(host, req->host))
             return urls->items[i];
     }
-    return (struct gw_str){ NULL, 0 };
+    return (struct gw_str){NULL, 0};
 }
 
-void
-answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+void answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
-    static const char *const came[] = { "HIT", "STALE", "MISS", "FILL" };
+    static const char *const came[] = {"HIT", "STALE", "MISS", "FILL"};
     struct gateway_state *st = req->state;
 
     ANSWER_HEADER(ans, "X-Request-Id", req->id);
     if (st->target.has_repo && ans->status < 400) {
         ANSWER_HEADER(ans, "X-Cache", gw_str_c(came[st->came]));
         if (st->age_ms >= 0)
-            ANSWER_HEADER(ans, "Age", gw_arena_printf(&st->arena, "%lld", (long long)(st->age_ms / 1000)));
+            ANSWER_HEADER(ans, "Age",
+                          gw_arena_printf(&st->arena, "%lld", (long long)(st->age_ms / 1000)));
         if (st->warn_stale)
-            ANSWER_HEADER(ans, "X-HF-Warning", GW_STR("gateway; upstream unreachable, serving cached copy"));
+            ANSWER_HEADER(ans, "X-HF-Warning",
+                          GW_STR("gateway; upstream unreachable, serving cached copy"));
         ANSWER_HEADER(ans, "Cache-Control", GW_STR("private, no-cache"));
         ANSWER_HEADER(ans, "Vary", GW_STR("Authorization"));
     }
@@ -47,22 +47,21 @@ answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_an
     if (req->origin.n) {
         ANSWER_HEADER(ans, "Access-Control-Allow-Origin", GW_STR("*"));
         ANSWER_HEADER(ans, "Access-Control-Expose-Headers",
-                      GW_STR("X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,X-Total-Count,ETag,Link,Accept-Ranges,"
+                      GW_STR("X-Repo-Commit,X-Request-Id,X-Error-Code,X-Error-Message,X-Total-"
+                             "Count,ETag,Link,Accept-Ranges,"
                              "Content-Range,X-Linked-Size,X-Linked-ETag"));
     }
     (void)gw;
 }
 
-static void
-reset(struct gateway_answer *ans, int status)
+static void reset(struct gateway_answer *ans, int status)
 {
     memset(ans, 0, sizeof(*ans));
     ans->fd = -1;
     ans->status = status;
 }
 
-int
-answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json)
+int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json)
 {
     if (json.p == NULL)
         return GW_NO_MEMORY;
@@ -75,23 +74,38 @@ answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_s
     return GW_OK;
 }
 
-static const char *
-reason_name(enum hub_reason why)
+static const char *reason_name(enum hub_reason why)
 {
     static const char *const names[HUB_REASON_COUNT] = {
-        [HUB_LOGIN_NEEDED] = "login_needed", [HUB_BAD_CREDENTIAL] = "bad_credential", [HUB_FOREIGN_TOKEN] = "foreign_token",
-        [HUB_REPO_NOT_FOUND] = "repo_not_found", [HUB_REVISION_NOT_FOUND] = "revision_not_found", [HUB_ENTRY_NOT_FOUND] = "entry_not_found",
-        [HUB_BLOCKED] = "blocked", [HUB_GATED_UPSTREAM] = "gated_upstream", [HUB_SCOPE] = "scope", [HUB_BAD_REQUEST] = "bad_request",
-        [HUB_METHOD] = "method", [HUB_NO_ROUTE] = "no_route", [HUB_NO_XET] = "no_xet", [HUB_NO_DEVICE_LOGIN] = "no_device_login",
-        [HUB_TOO_LARGE] = "too_large", [HUB_RANGE] = "range", [HUB_WRONG_HOST] = "wrong_host", [HUB_BUSY] = "busy",
-        [HUB_INTERNAL] = "internal", [HUB_BAD_UPSTREAM] = "bad_upstream", [HUB_OUTAGE] = "outage", [HUB_LOOP] = "loop",
+        [HUB_LOGIN_NEEDED] = "login_needed",
+        [HUB_BAD_CREDENTIAL] = "bad_credential",
+        [HUB_FOREIGN_TOKEN] = "foreign_token",
+        [HUB_REPO_NOT_FOUND] = "repo_not_found",
+        [HUB_REVISION_NOT_FOUND] = "revision_not_found",
+        [HUB_ENTRY_NOT_FOUND] = "entry_not_found",
+        [HUB_BLOCKED] = "blocked",
+        [HUB_GATED_UPSTREAM] = "gated_upstream",
+        [HUB_SCOPE] = "scope",
+        [HUB_BAD_REQUEST] = "bad_request",
+        [HUB_METHOD] = "method",
+        [HUB_NO_ROUTE] = "no_route",
+        [HUB_NO_XET] = "no_xet",
+        [HUB_NO_DEVICE_LOGIN] = "no_device_login",
+        [HUB_TOO_LARGE] = "too_large",
+        [HUB_RANGE] = "range",
+        [HUB_WRONG_HOST] = "wrong_host",
+        [HUB_BUSY] = "busy",
+        [HUB_INTERNAL] = "internal",
+        [HUB_BAD_UPSTREAM] = "bad_upstream",
+        [HUB_OUTAGE] = "outage",
+        [HUB_LOOP] = "loop",
     };
 
     return why < HUB_REASON_COUNT && names[why] ? names[why] : "unknown";
 }
 
-int
-answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, enum hub_reason why, struct gw_str detail, int retry_after_s)
+int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  enum hub_reason why, struct gw_str detail, int retry_after_s)
 {
     struct gateway_state *st = req->state;
     struct hub_refusal r;
@@ -110,12 +124,15 @@ answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_an
     if (r.retry_after_s > 0)
         ANSWER_HEADER(ans, "Retry-After", gw_arena_printf(&st->arena, "%d", r.retry_after_s));
     if (why == HUB_BUSY)
-        ANSWER_HEADER(ans, "RateLimit", gw_arena_printf(&st->arena, "\"gateway\";r=0;t=%d", r.retry_after_s));
+        ANSWER_HEADER(ans, "RateLimit",
+                      gw_arena_printf(&st->arena, "\"gateway\";r=0;t=%d", r.retry_after_s));
     if (why == HUB_METHOD && st->target.allow != NULL)
         ANSWER_HEADER(ans, "Allow", gw_str_c(st->target.allow));
-    /* `hf` 2.4.0 prints "requires approval" for GatedRepo and drops our text, but shows every client a warning header */
+    /* `hf` 2.4.0 prints "requires approval" for GatedRepo and drops our text, but shows every
+     * client a warning header */
     if (r.status != 404 && r.status != 416)
-        ANSWER_HEADER(ans, "X-HF-Warning", gw_arena_printf(&st->arena, "gateway; " GW_STR_FMT, GW_STR_ARG(r.message)));
+        ANSWER_HEADER(ans, "X-HF-Warning",
+                      gw_arena_printf(&st->arena, "gateway; " GW_STR_FMT, GW_STR_ARG(r.message)));
     if (why == HUB_ENTRY_NOT_FOUND && st->commit.n)
         ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
     st->why = reason_name(why);
@@ -123,9 +140,10 @@ answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_an
     return GW_OK;
 }
 
-/* A job failed. Outages are 503, never 401 or 404: clients take those as final (hub clients' retry rules, docs/clients.md). */
-int
-answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err)
+/* A job failed. Outages are 503, never 401 or 404: clients take those as final (hub clients' retry
+ * rules, docs/clients.md). */
+int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                   const struct gw_error *err)
 {
     struct gw_str text = gw_arena_dup(&req->state->arena, gw_str_c(err->text));
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * audit.c - one JSON line per request, collected on the loop and written in chunks by a job. The file is opened for
- * each chunk, so any rotation works. Never a secret: a token is its public id.
+ * audit.c - one JSON line per request, collected on the loop and written in chunks by a job. The
+ * file is opened for each chunk, so any rotation works. Never a secret: a token is its public id.
  */
 #include "gateway/internal.h"
 
@@ -12,24 +12,21 @@
 #define AUDIT_CHUNK (64u << 10)
 #define AUDIT_AGE_MS 1000
 
-static void
-put_text(struct gw_buf *out, const char *key, struct gw_str value, size_t max)
+static void put_text(struct gw_buf *out, const char *key, struct gw_str value, size_t max)
 {
     gw_json_put_key(out, key);
     gw_json_put_string(out, gw_str_sub(value, 0, max));
 }
 
-static void
-put_number(struct gw_buf *out, const char *key, long long value)
+static void put_number(struct gw_buf *out, const char *key, long long value)
 {
     gw_json_put_key(out, key);
     gw_buf_addf(out, "%lld", value);
 }
 
-static void
-put_subject(struct gw_buf *out, const struct gateway_state *st)
+static void put_subject(struct gw_buf *out, const struct gateway_state *st)
 {
-    static const char *const kinds[] = { "anonymous", "user", "service" };
+    static const char *const kinds[] = {"anonymous", "user", "service"};
     const struct gateway_identity *who = &st->who;
 
     gw_json_put_key(out, "subject");
@@ -46,8 +43,7 @@ put_subject(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '}');
 }
 
-static void
-put_resource(struct gw_buf *out, const struct gateway_state *st)
+static void put_resource(struct gw_buf *out, const struct gateway_state *st)
 {
     const struct policy_object *o = &st->object;
 
@@ -75,8 +71,7 @@ put_resource(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '}');
 }
 
-static void
-put_policy(struct gw_buf *out, const struct gateway_state *st)
+static void put_policy(struct gw_buf *out, const struct gateway_state *st)
 {
     if (!st->decided)
         return;
@@ -87,10 +82,10 @@ put_policy(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '}');
 }
 
-void
-audit_record(struct gateway *gw, const struct gateway_request *req, int status, uint64_t bytes_sent, bool complete)
+void audit_record(struct gateway *gw, const struct gateway_request *req, int status,
+                  uint64_t bytes_sent, bool complete)
 {
-    static const char *const came[] = { "hit", "stale", "miss", "fill" };
+    static const char *const came[] = {"hit", "stale", "miss", "fill"};
     const struct gateway_state *st = req->state;
     struct gw_buf *out = &gw->audit.lines;
     char iso[GW_ISO_LEN + 1];
@@ -101,7 +96,9 @@ audit_record(struct gateway *gw, const struct gateway_request *req, int status, 
     gw_iso_format(iso, st->started_ms);
     gw_buf_addf(out, "{\"v\":1,\"time\":\"%s\"", iso);
     put_text(out, "request", req->id, 64);
-    put_text(out, "event", gw_str_c(st->parse_status == GW_OK ? hub_route_name(st->target.route) : "unknown"), 32);
+    put_text(out, "event",
+             gw_str_c(st->parse_status == GW_OK ? hub_route_name(st->target.route) : "unknown"),
+             32);
     put_text(out, "method", req->method, 16);
     put_number(out, "status", status);
     if (st->why != NULL)
@@ -121,7 +118,8 @@ audit_record(struct gateway *gw, const struct gateway_request *req, int status, 
         gw->audit.dropped = 0;
     }
     gw_buf_add_c(out, "}\n");
-    if (out->failed) { /* the sink is stuck and the buffer is full: the whole chunk is lost and counted */
+    if (out->failed) { /* the sink is stuck and the buffer is full: the whole chunk is lost and
+                          counted */
         gw_buf_reset(out);
         gw->audit.dropped++;
         return;
@@ -132,8 +130,7 @@ audit_record(struct gateway *gw, const struct gateway_request *req, int status, 
         audit_tick(gw, false);
 }
 
-static int
-append(const char *path, struct gw_str lines, struct gw_error *err)
+static int append(const char *path, struct gw_str lines, struct gw_error *err)
 {
     int rc, fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
 
@@ -145,17 +142,15 @@ append(const char *path, struct gw_str lines, struct gw_error *err)
     return rc;
 }
 
-int
-job_audit(struct gateway_job *job)
+int job_audit(struct gateway_job *job)
 {
     return append(job->gw->config->audit_file, job->arg, &job->result.err);
 }
 
-void
-audit_tick(struct gateway *gw, bool now)
+void audit_tick(struct gateway *gw, bool now)
 {
     struct gw_buf *lines = &gw->audit.lines;
-    struct gw_want want = { .peer = GW_PEER_DISK, .key = GW_STR("audit"), .arg = gw_buf_str(lines) };
+    struct gw_want want = {.peer = GW_PEER_DISK, .key = GW_STR("audit"), .arg = gw_buf_str(lines)};
     struct gw_error err;
     struct gateway_job *job;
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* documents.c - the routes that answer JSON: info, tree, paths-info, refs, commits, identity, tokens. */
+/* documents.c - the routes that answer JSON: info, tree, paths-info, refs, commits, identity,
+ * tokens. */
 #include "gateway/internal.h"
 
 #include <stdio.h>
@@ -10,8 +11,7 @@
 
 /* ---- info ---- */
 
-int
-document_info(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_info(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     const struct hub_target *t = &st->target;
@@ -19,7 +19,7 @@ document_info(struct gateway *gw, struct gateway_request *req, struct gateway_an
     struct cache_record rec;
     struct gw_error err;
     struct resolved r;
-    struct fact f = { .kind = CACHE_DOCUMENT };
+    struct fact f = {.kind = CACHE_DOCUMENT};
     int rc = resolve_commit(gw, req, ans, &r);
 
     if (rc != GW_OK)
@@ -27,11 +27,13 @@ document_info(struct gateway *gw, struct gateway_request *req, struct gateway_an
     if (r.private) { /* by commit: what a commit holds never changes */
         f.life = FACT_FOREVER;
         f.name = FACT_JOIN(&st->arena, GW_STR("info"), r.type, r.ns, r.name, r.commit, t->query);
-        f.want = (struct gw_want){ .peer = GW_PEER_REPO, .key = FACT_JOIN(&st->arena, GW_STR("pinfo"), r.type, r.ns, r.name, r.commit, t->query) };
+        f.want = (struct gw_want){.peer = GW_PEER_REPO,
+                                  .key = FACT_JOIN(&st->arena, GW_STR("pinfo"), r.type, r.ns,
+                                                   r.name, r.commit, t->query)};
     } else {
         f.life = hub_is_commit(rev) ? FACT_FOREVER : FACT_TTL;
         f.name = FACT_JOIN(&st->arena, GW_STR("info"), r.type, t->ns, t->name, rev, t->query);
-        f.want = (struct gw_want){ .peer = GW_PEER_UPSTREAM, .key = f.name };
+        f.want = (struct gw_want){.peer = GW_PEER_UPSTREAM, .key = f.name};
     }
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
@@ -39,21 +41,21 @@ document_info(struct gateway *gw, struct gateway_request *req, struct gateway_an
     if (rc != GW_OK)
         return answer_failure(gw, req, ans, &err);
     if (rec.status != GW_OK)
-        return answer_refuse(gw, req, ans, (enum hub_reason)rec.detail, rec.detail == HUB_REVISION_NOT_FOUND ? rev : rec.value, 0);
+        return answer_refuse(gw, req, ans, (enum hub_reason)rec.detail,
+                             rec.detail == HUB_REVISION_NOT_FOUND ? rev : rec.value, 0);
     ANSWER_HEADER(ans, "X-Repo-Commit", r.commit);
     return answer_json(req, ans, rec.value);
 }
 
 /* ---- tree ---- */
 
-struct gw_str
-tree_page_encode(struct gw_arena *a, struct gw_str next, struct gw_str json)
+struct gw_str tree_page_encode(struct gw_arena *a, struct gw_str next, struct gw_str json)
 {
-    return gw_arena_printf(a, "%zu\n" GW_STR_FMT GW_STR_FMT, next.n, GW_STR_ARG(next), GW_STR_ARG(json));
+    return gw_arena_printf(a, "%zu\n" GW_STR_FMT GW_STR_FMT, next.n, GW_STR_ARG(next),
+                           GW_STR_ARG(json));
 }
 
-bool
-tree_page_decode(struct gw_str value, struct gw_str *next, struct gw_str *json)
+bool tree_page_decode(struct gw_str value, struct gw_str *next, struct gw_str *json)
 {
     struct gw_str n_text;
     uint64_t n;
@@ -65,24 +67,23 @@ tree_page_decode(struct gw_str value, struct gw_str *next, struct gw_str *json)
     return true;
 }
 
-/* Our cursor: commit '.' page '.' upstream's cursor. The commit keeps later pages on the first one's; page counts our
- * pages within one of upstream's, which may be longer than ours. */
-static bool
-parse_cursor(struct gw_str cursor, struct gw_str *commit, struct gw_str *rest)
+/* Our cursor: commit '.' page '.' upstream's cursor. The commit keeps later pages on the first
+ * one's; page counts our pages within one of upstream's, which may be longer than ours. */
+static bool parse_cursor(struct gw_str cursor, struct gw_str *commit, struct gw_str *rest)
 {
     uint64_t page;
     struct gw_str page_text, upstream;
 
     *rest = cursor;
-    if (cursor.n > TREE_CURSOR_MAX || !gw_str_split(rest, '.', commit) || !hub_is_commit(*commit) || rest->p == NULL)
+    if (cursor.n > TREE_CURSOR_MAX || !gw_str_split(rest, '.', commit) || !hub_is_commit(*commit) ||
+        rest->p == NULL)
         return false;
     upstream = *rest;
-    return gw_str_split(&upstream, '.', &page_text) && gw_str_u64(page_text, &page) && upstream.p != NULL &&
-        memchr(rest->p, '\n', rest->n) == NULL;
+    return gw_str_split(&upstream, '.', &page_text) && gw_str_u64(page_text, &page) &&
+           upstream.p != NULL && memchr(rest->p, '\n', rest->n) == NULL;
 }
 
-int
-document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
@@ -91,7 +92,7 @@ document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_an
     struct cache_record rec;
     struct gw_error err;
     struct resolved r;
-    struct fact f = { .kind = CACHE_TREE, .life = FACT_FOREVER };
+    struct fact f = {.kind = CACHE_TREE, .life = FACT_FOREVER};
     struct gw_buf link;
     int rc = resolve_commit(gw, req, ans, &r);
 
@@ -99,7 +100,8 @@ document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_an
         return rc == GW_AGAIN ? rc : GW_OK;
     if (t->cursor.n) {
         if (!parse_cursor(t->cursor, &commit, &page))
-            return answer_refuse(gw, req, ans, HUB_BAD_REQUEST, GW_STR("this cursor is not one of ours"), 0);
+            return answer_refuse(gw, req, ans, HUB_BAD_REQUEST,
+                                 GW_STR("this cursor is not one of ours"), 0);
         r.commit = st->commit = commit;
         st->object.commit = commit;
         rc = admit(gw, req, ans, &st->object, t->action);
@@ -108,24 +110,29 @@ document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_an
     }
     flags = gw_arena_printf(a, "%c%c", t->recursive ? 'r' : '-', t->expand ? 'e' : '-');
     limit = gw_arena_printf(a, "%u", t->limit && t->limit < HUB_PAGE ? t->limit : 0);
-    f.name = FACT_JOIN(a, r.type, r.ns, r.name, r.commit, t->path, FACT_JOIN(a, flags, limit, page));
+    f.name =
+        FACT_JOIN(a, r.type, r.ns, r.name, r.commit, t->path, FACT_JOIN(a, flags, limit, page));
     f.want.peer = r.private ? GW_PEER_REPO : GW_PEER_UPSTREAM;
-    f.want.key = FACT_JOIN(a, r.private ? GW_STR("ptree") : GW_STR("tree"), r.type, r.ns, r.name, r.commit, t->path, flags,
-                           FACT_JOIN(a, limit, page));
+    f.want.key = FACT_JOIN(a, r.private ? GW_STR("ptree") : GW_STR("tree"), r.type, r.ns, r.name,
+                           r.commit, t->path, flags, FACT_JOIN(a, limit, page));
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
         return rc;
     if (rc != GW_OK)
         return answer_failure(gw, req, ans, &err);
     if (rec.status != GW_OK)
-        return answer_refuse(gw, req, ans, (enum hub_reason)rec.detail, rec.detail == HUB_REVISION_NOT_FOUND ? r.commit : GW_STR(""), 0);
+        return answer_refuse(gw, req, ans, (enum hub_reason)rec.detail,
+                             rec.detail == HUB_REVISION_NOT_FOUND ? r.commit : GW_STR(""), 0);
     if (!tree_page_decode(rec.value, &next, &json))
-        return answer_refuse(gw, req, ans, HUB_INTERNAL, GW_STR("a record of the index cannot be read"), 0);
+        return answer_refuse(gw, req, ans, HUB_INTERNAL,
+                             GW_STR("a record of the index cannot be read"), 0);
     ANSWER_HEADER(ans, "X-Repo-Commit", r.commit);
     url = request_public_url(gw, req);
     if (next.n) {
         gw_buf_init(&link, 4 * HUB_TARGET_MAX);
-        hub_put_link_next(&link, url, t, gw_arena_printf(a, GW_STR_FMT "." GW_STR_FMT, GW_STR_ARG(r.commit), GW_STR_ARG(next)));
+        hub_put_link_next(
+            &link, url, t,
+            gw_arena_printf(a, GW_STR_FMT "." GW_STR_FMT, GW_STR_ARG(r.commit), GW_STR_ARG(next)));
         if (!link.failed)
             ANSWER_HEADER(ans, "Link", gw_arena_dup(a, gw_buf_str(&link)));
         gw_buf_release(&link);
@@ -135,8 +142,7 @@ document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_an
 
 /* ---- paths-info ---- */
 
-int
-document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct gw_str *paths, json;
@@ -152,7 +158,8 @@ document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_a
         return rc == GW_AGAIN ? rc : GW_OK;
     rc = hub_paths_parse(&paths, &n, &expand, req->content_type, req->body, &st->arena, &err);
     if (rc != GW_OK)
-        return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST, gw_str_c(err.text), 0);
+        return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST,
+                             gw_str_c(err.text), 0);
     entries = gw_arena_alloc(&st->arena, (n + 1) * sizeof(*entries));
     found = gw_arena_alloc(&st->arena, n + 1);
     if (entries == NULL || found == NULL)
@@ -169,7 +176,7 @@ document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_a
         hub_put_entry(&out, &entries[i], GW_STR(""));
     }
     gw_buf_add_char(&out, ']');
-    json = out.failed ? (struct gw_str){ NULL, 0 } : gw_arena_dup(&st->arena, gw_buf_str(&out));
+    json = out.failed ? (struct gw_str){NULL, 0} : gw_arena_dup(&st->arena, gw_buf_str(&out));
     gw_buf_release(&out);
     ANSWER_HEADER(ans, "X-Repo-Commit", r.commit);
     return answer_json(req, ans, json);
@@ -177,10 +184,10 @@ document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_a
 
 /* ---- refs, commits, discussions, treesize: upstream's document, or our own ---- */
 
-static struct gw_str
-route_target(struct gateway_request *req, const struct hub_target *t, struct gw_str revision)
+static struct gw_str route_target(struct gateway_request *req, const struct hub_target *t,
+                                  struct gw_str revision)
 {
-    struct gw_str out = { NULL, 0 };
+    struct gw_str out = {NULL, 0};
     struct gw_buf b;
 
     gw_buf_init(&b, 4 * HUB_TARGET_MAX);
@@ -191,8 +198,7 @@ route_target(struct gateway_request *req, const struct hub_target *t, struct gw_
     return out;
 }
 
-int
-document_other(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_other(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
@@ -201,7 +207,7 @@ document_other(struct gateway *gw, struct gateway_request *req, struct gateway_a
     struct cache_record rec;
     struct gw_error err;
     struct resolved r;
-    struct fact f = { .kind = CACHE_DOCUMENT };
+    struct fact f = {.kind = CACHE_DOCUMENT};
     struct gw_buf link;
     int rc = resolve_commit(gw, req, ans, &r);
 
@@ -215,14 +221,17 @@ document_other(struct gateway *gw, struct gateway_request *req, struct gateway_a
         f.life = FACT_PRIVATE;
         f.want.peer = GW_PEER_REPO;
         f.want.key = t->route == HUB_REFS
-            ? FACT_JOIN(a, GW_STR("prefs"), r.type, r.ns, r.name, t->include_prs ? GW_STR("1") : GW_STR(""))
-            : FACT_JOIN(a, GW_STR("pcommits"), r.type, r.ns, r.name, r.commit, gw_arena_printf(a, "%u", t->limit), t->cursor);
+                         ? FACT_JOIN(a, GW_STR("prefs"), r.type, r.ns, r.name,
+                                     t->include_prs ? GW_STR("1") : GW_STR(""))
+                         : FACT_JOIN(a, GW_STR("pcommits"), r.type, r.ns, r.name, r.commit,
+                                     gw_arena_printf(a, "%u", t->limit), t->cursor);
         f.name = f.want.key;
     } else {
         rev = t->route == HUB_COMMITS || t->route == HUB_TREESIZE ? r.commit : GW_STR("");
         f.life = FACT_TTL;
         f.name = route_target(req, &r.target, rev);
-        f.want = (struct gw_want){ .peer = GW_PEER_UPSTREAM, .key = FACT_JOIN(a, GW_STR("document"), f.name) };
+        f.want = (struct gw_want){.peer = GW_PEER_UPSTREAM,
+                                  .key = FACT_JOIN(a, GW_STR("document"), f.name)};
     }
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
@@ -231,8 +240,10 @@ document_other(struct gateway *gw, struct gateway_request *req, struct gateway_a
         return answer_failure(gw, req, ans, &err);
     if (rec.status != GW_OK)
         return answer_refuse(gw, req, ans, (enum hub_reason)rec.detail, GW_STR(""), 0);
-    if (!tree_page_decode(rec.value, &next, &json)) /* documents of this kind are kept as pages too */
-        return answer_refuse(gw, req, ans, HUB_INTERNAL, GW_STR("a record of the index cannot be read"), 0);
+    if (!tree_page_decode(rec.value, &next,
+                          &json)) /* documents of this kind are kept as pages too */
+        return answer_refuse(gw, req, ans, HUB_INTERNAL,
+                             GW_STR("a record of the index cannot be read"), 0);
     if (rec.detail > 0)
         ANSWER_HEADER(ans, "X-Total-Count", gw_arena_printf(a, "%d", rec.detail));
     if (next.n) {
@@ -245,8 +256,7 @@ document_other(struct gateway *gw, struct gateway_request *req, struct gateway_a
     return answer_json(req, ans, json);
 }
 
-int
-document_auth_check(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_auth_check(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct resolved r;
     int rc = resolve_commit(gw, req, ans, &r);
@@ -258,8 +268,7 @@ document_auth_check(struct gateway *gw, struct gateway_request *req, struct gate
 
 /* ---- identity ---- */
 
-int
-document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     const struct gateway_identity *who = &st->who;
@@ -277,27 +286,32 @@ document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_
         return GW_NO_MEMORY;
     for (size_t i = 0; i < total; i++) {
         org = policy_private_namespace(gw->policy, i);
-        struct policy_object any = { .type = GW_STR("model"), .ns = org, .name = GW_STR("*") };
-        if (org.n && policy_decide(gw->policy, &who->subject, POLICY_DISCOVER, &any, st->started_ms).effect == POLICY_ALLOW)
+        struct policy_object any = {.type = GW_STR("model"), .ns = org, .name = GW_STR("*")};
+        if (org.n && policy_decide(gw->policy, &who->subject, POLICY_DISCOVER, &any, st->started_ms)
+                             .effect == POLICY_ALLOW)
             orgs[n++] = org;
     }
     struct hub_person p = {
-        .id = who->subject_id, .name = who->subject.name,
-        .fullname = who->display.n ? who->display : who->subject.name, .email = who->email,
-        .orgs = orgs, .n_orgs = n,
-        .token_name = who->token_name, .token_role = who->role == POLICY_ROLE_READ ? GW_STR("read") : GW_STR("write"),
+        .id = who->subject_id,
+        .name = who->subject.name,
+        .fullname = who->display.n ? who->display : who->subject.name,
+        .email = who->email,
+        .orgs = orgs,
+        .n_orgs = n,
+        .token_name = who->token_name,
+        .token_role = who->role == POLICY_ROLE_READ ? GW_STR("read") : GW_STR("write"),
         .token_created_ms = who->token_created_ms,
     };
     gw_buf_init(&out, 1u << 20);
     hub_put_whoami(&out, &p);
-    json = out.failed ? (struct gw_str){ NULL, 0 } : gw_arena_dup(&st->arena, gw_buf_str(&out));
+    json = out.failed ? (struct gw_str){NULL, 0} : gw_arena_dup(&st->arena, gw_buf_str(&out));
     gw_buf_release(&out);
     ANSWER_HEADER(ans, "Cache-Control", GW_STR("private, no-store"));
     return answer_json(req, ans, json);
 }
 
-static int
-mint_fields(struct gateway *gw, struct gateway_request *req, struct gw_str *name, struct gw_str *role, int64_t *expires_ms, const char **wrong)
+static int mint_fields(struct gateway *gw, struct gateway_request *req, struct gw_str *name,
+                       struct gw_str *role, int64_t *expires_ms, const char **wrong)
 {
     struct gateway_state *st = req->state;
     struct gw_str expires;
@@ -308,7 +322,8 @@ mint_fields(struct gateway *gw, struct gateway_request *req, struct gw_str *name
     if (hub_field(name, "name", req->content_type, req->body, &st->arena, &err) != GW_OK ||
         hub_field(role, "role", req->content_type, req->body, &st->arena, &err) != GW_OK ||
         hub_field(&expires, "expires", req->content_type, req->body, &st->arena, &err) != GW_OK) {
-        *wrong = "the body must be a form or a JSON object with name, role (read or write) and expires (90d)";
+        *wrong = "the body must be a form or a JSON object with name, role (read or write) and "
+                 "expires (90d)";
         return GW_INVALID;
     }
     if (name->n == 0)
@@ -328,8 +343,8 @@ mint_fields(struct gateway *gw, struct gateway_request *req, struct gw_str *name
     return *wrong ? GW_INVALID : GW_OK;
 }
 
-int
-document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct auth_credential *cred)
+int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  const struct auth_credential *cred)
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
@@ -344,7 +359,9 @@ document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_an
     int rc;
 
     if (cred->scheme != AUTH_PASSWORD)
-        return answer_refuse(gw, req, ans, HUB_LOGIN_NEEDED, GW_STR("A token is made with your user name and password: curl -u NAME"), 0);
+        return answer_refuse(
+            gw, req, ans, HUB_LOGIN_NEEDED,
+            GW_STR("A token is made with your user name and password: curl -u NAME"), 0);
     if (mint_fields(gw, req, &name, &role, &expires_ms, &wrong) != GW_OK)
         return answer_refuse(gw, req, ans, HUB_BAD_REQUEST, gw_str_c(wrong), 0);
     want.peer = GW_PEER_DISK;
@@ -368,7 +385,7 @@ document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_an
     gw_json_put_key(&out, "expires");
     gw_json_put_string(&out, gw_str_c(iso));
     gw_buf_add_char(&out, '}');
-    json = out.failed ? (struct gw_str){ NULL, 0 } : gw_arena_dup(a, gw_buf_str(&out));
+    json = out.failed ? (struct gw_str){NULL, 0} : gw_arena_dup(a, gw_buf_str(&out));
     gw_buf_wipe(&out);
     ANSWER_HEADER(ans, "Cache-Control", GW_STR("no-store"));
     return answer_json(req, ans, json);

@@ -1,21 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * facts.c - a fact is a record of the index that is young enough, or the want of the job that gets it. Here is the whole
- * of "within ttl, stale, expired, upstream down".
+ * facts.c - a fact is a record of the index that is young enough, or the want of the job that gets
+ * it. Here is the whole of "within ttl, stale, expired, upstream down".
  */
 #include "gateway/internal.h"
 
-struct gw_str
-fact_join(struct gw_arena *a, const struct gw_str *fields, size_t n)
+struct gw_str fact_join(struct gw_arena *a, const struct gw_str *fields, size_t n)
 {
-    struct gw_str out = { NULL, 0 };
+    struct gw_str out = {NULL, 0};
     char *p;
 
     for (size_t i = 0; i < n; i++)
         out.n += fields[i].n + (i > 0);
     p = gw_arena_alloc(a, out.n + 1);
     if (p == NULL)
-        return (struct gw_str){ NULL, 0 };
+        return (struct gw_str){NULL, 0};
     out.p = p;
     for (size_t i = 0; i < n; i++) {
         if (i > 0)
@@ -27,15 +26,14 @@ fact_join(struct gw_arena *a, const struct gw_str *fields, size_t n)
     return out;
 }
 
-static void
-came_at_least(struct gateway_state *st, enum gateway_came came)
+static void came_at_least(struct gateway_state *st, enum gateway_came came)
 {
     if (st->came < came)
         st->came = came;
 }
 
-int
-fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want *want, struct gateway_result **result, struct gw_error *err)
+int fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want *want,
+              struct gateway_result **result, struct gw_error *err)
 {
     struct gateway_state *st = req->state;
     struct gateway_result *r;
@@ -66,20 +64,20 @@ fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want 
     return r->status;
 }
 
-static int64_t
-ttl_of(const struct gateway *gw, const struct fact *f, const struct cache_record *rec)
+static int64_t ttl_of(const struct gateway *gw, const struct fact *f,
+                      const struct cache_record *rec)
 {
-    int64_t ttl = f->life == FACT_PRIVATE ? GATEWAY_PRIVATE_TTL_MS
-        : f->life == FACT_RECORD          ? GATEWAY_RECORD_AGE_MS
-                                          : gw->config->upstream.ttl_ms;
+    int64_t ttl = f->life == FACT_PRIVATE  ? GATEWAY_PRIVATE_TTL_MS
+                  : f->life == FACT_RECORD ? GATEWAY_RECORD_AGE_MS
+                                           : gw->config->upstream.ttl_ms;
 
     if (rec->status != GW_OK && ttl > GATEWAY_NEGATIVE_TTL_MS)
         ttl = GATEWAY_NEGATIVE_TTL_MS;
     return ttl;
 }
 
-static int
-use(struct gateway_state *st, const struct fact *f, const struct cache_record *rec, int64_t age, bool stale)
+static int use(struct gateway_state *st, const struct fact *f, const struct cache_record *rec,
+               int64_t age, bool stale)
 {
     if (f->life != FACT_RECORD && (st->age_ms < 0 || age > st->age_ms))
         st->age_ms = age > 0 ? age : 0;
@@ -88,8 +86,8 @@ use(struct gateway_state *st, const struct fact *f, const struct cache_record *r
     return GW_OK;
 }
 
-int
-fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, struct cache_record *out, struct gw_error *err)
+int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f,
+             struct cache_record *out, struct gw_error *err)
 {
     struct gateway_state *st = req->state;
     bool held, mutable_public = f->life == FACT_TTL;
@@ -106,9 +104,11 @@ fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, 
         age = st->started_ms - out->checked_ms;
         if (f->life == FACT_FOREVER && (out->status == GW_OK || out->detail == HUB_ENTRY_NOT_FOUND))
             return use(st, f, out, age, false);
-        if (age <= ttl_of(gw, f, out) && age > -600000) /* a record of the far future is a clock that was set back */
+        if (age <= ttl_of(gw, f, out) &&
+            age > -600000) /* a record of the far future is a clock that was set back */
             return use(st, f, out, age, false);
-        if (mutable_public && out->status == GW_OK && age > 0 && age <= gw->config->upstream.stale_max_ms) {
+        if (mutable_public && out->status == GW_OK && age > 0 &&
+            age <= gw->config->upstream.stale_max_ms) {
             if (wants_open(gw, f->want.peer))
                 st->warn_stale = true;
             else
@@ -119,13 +119,15 @@ fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, 
     rc = fact_need(gw, req, &f->want, NULL, err);
     if (rc == GW_AGAIN)
         return rc;
-    if (held && rc != GW_OK && out->status == GW_OK && mutable_public) { /* upstream is down: the old answer, saying so */
+    if (held && rc != GW_OK && out->status == GW_OK &&
+        mutable_public) { /* upstream is down: the old answer, saying so */
         st->warn_stale = true;
         return use(st, f, out, age, true);
     }
     if (rc != GW_OK)
         return rc;
-    if (!held) /* the job is done and the index has nothing: it is full, or damaged, or somebody was faster */
+    if (!held) /* the job is done and the index has nothing: it is full, or damaged, or somebody was
+                  faster */
         return gw_fail(err, GW_UNAVAILABLE, 0, "the index did not keep the answer");
     return use(st, f, out, age, false);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gateway.c - a process of the corridor, and one request: parse -> who -> admit -> resolve -> serve, on one stack, from
- * the start each time a fact arrived.
+ * gateway.c - a process of the corridor, and one request: parse -> who -> admit -> resolve ->
+ * serve, on one stack, from the start each time a fact arrived.
  */
 #include "gateway/internal.h"
 
@@ -13,14 +13,12 @@
 
 /* ---- the process ---- */
 
-size_t
-gateway_shared_bytes(void)
+size_t gateway_shared_bytes(void)
 {
     return sizeof(struct gateway_shared);
 }
 
-int
-gateway_shared_init(void *zeroed, struct gw_error *err)
+int gateway_shared_init(void *zeroed, struct gw_error *err)
 {
     struct gateway_shared *s = zeroed;
 
@@ -28,33 +26,32 @@ gateway_shared_init(void *zeroed, struct gw_error *err)
     return cache_shared_init(&s->cache, err);
 }
 
-bool
-gateway_shared_known(const void *memory)
+bool gateway_shared_known(const void *memory)
 {
     const struct gateway_shared *s = memory;
 
     return s->version == GATEWAY_SHARED_VERSION && s->cache.version == CACHE_SHARED_VERSION;
 }
 
-static int
-open_cache(struct gateway *gw, struct gw_error *err)
+static int open_cache(struct gateway *gw, struct gw_error *err)
 {
     const struct config *c = gw->config;
     struct cache_options o = {
         .dir = c->cache.dir,
         .verify_before = c->cache.verify_before,
         .read_only_index = gw->command,
-        .upstream = {
-            .url = c->upstream.url,
-            .token = gw->snapshot->upstream_token,
-            .ca_file = c->upstream.ca_file,
-            .proxy = c->upstream.proxy.n ? c->upstream.proxy.p : NULL,
-            .redirect_hosts = c->upstream.redirect_hosts.items,
-            .n_redirect_hosts = c->upstream.redirect_hosts.n,
-            .connect_timeout_ms = c->upstream.connect_timeout_ms,
-            .stall_timeout_ms = c->upstream.stall_timeout_ms,
-            .via = GW_STR("1.1 hubgate"),
-        },
+        .upstream =
+            {
+                .url = c->upstream.url,
+                .token = gw->snapshot->upstream_token,
+                .ca_file = c->upstream.ca_file,
+                .proxy = c->upstream.proxy.n ? c->upstream.proxy.p : NULL,
+                .redirect_hosts = c->upstream.redirect_hosts.items,
+                .n_redirect_hosts = c->upstream.redirect_hosts.n,
+                .connect_timeout_ms = c->upstream.connect_timeout_ms,
+                .stall_timeout_ms = c->upstream.stall_timeout_ms,
+                .via = GW_STR("1.1 hubgate"),
+            },
         .shared = &gw->shared->cache,
         .slot = gw->slot,
         .log = gw->log,
@@ -67,8 +64,7 @@ open_cache(struct gateway *gw, struct gw_error *err)
     return rc;
 }
 
-int
-gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_error *err)
+int gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_error *err)
 {
     struct gateway *gw = gw_alloc(sizeof(*gw));
     int slot, rc;
@@ -89,10 +85,15 @@ gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_er
     slot = cache_slot_claim(&gw->shared->cache);
     if (slot < 0) {
         gw_free(gw);
-        return gw_fail(err, GW_CONFLICT, 0, "all %u worker slots are taken: too many workers, or too many old ones still serving", CACHE_SLOTS);
+        return gw_fail(
+            err, GW_CONFLICT, 0,
+            "all %u worker slots are taken: too many workers, or too many old ones still serving",
+            CACHE_SLOTS);
     }
     gw->slot = (unsigned)slot;
-    rc = gw_random(gw->boot_key, sizeof(gw->boot_key)) ? GW_OK : gw_fail(err, GW_IO, 0, "the system gives no randomness");
+    rc = gw_random(gw->boot_key, sizeof(gw->boot_key))
+             ? GW_OK
+             : gw_fail(err, GW_IO, 0, "the system gives no randomness");
     if (rc == GW_OK)
         rc = repo_init(err);
     if (rc == GW_OK)
@@ -107,14 +108,12 @@ gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_er
     return GW_OK;
 }
 
-void
-gateway_leave(struct gateway *gw)
+void gateway_leave(struct gateway *gw)
 {
     gw->leaving = true;
 }
 
-void
-gateway_close(struct gateway *gw)
+void gateway_close(struct gateway *gw)
 {
     if (gw == NULL)
         return;
@@ -128,33 +127,30 @@ gateway_close(struct gateway *gw)
     gw_free(gw);
 }
 
-int
-gateway_eventfd(const struct gateway *gw)
+int gateway_eventfd(const struct gateway *gw)
 {
     return atomic_load(&gw->shared->cache.slots[gw->slot].eventfd);
 }
 
-void
-gateway_tick(struct gateway *gw)
+void gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
     gw->ticks++;
-    for (int i = 0; i < 64 && !wants_open(gw, GW_PEER_DISK) && cache_tick(gw->cache, &want) == GW_OK; i++)
+    for (int i = 0;
+         i < 64 && !wants_open(gw, GW_PEER_DISK) && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_next_step(gw, &want);
     audit_tick(gw, false);
 }
 
-int
-job_fill(struct gateway_job *job)
+int job_fill(struct gateway_job *job)
 {
     return cache_fill_job(job->gw->cache, job->key, &job->result.err);
 }
 
 /* ---- one request ---- */
 
-size_t
-gateway_begin(struct gateway *gw, struct gateway_request *req)
+size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
 {
     struct gateway_state *st = gw_alloc(sizeof(*st));
 
@@ -166,7 +162,8 @@ gateway_begin(struct gateway *gw, struct gateway_request *req)
     st->started_ms = gw_wall_ms();
     st->started_mono_ms = gw_mono_ms();
     st->deadline_ms = st->started_mono_ms + gw->config->limits.wait_ms;
-    st->parse_status = hub_target_parse(&st->target, req->method, req->target, &st->arena, &st->parse_error);
+    st->parse_status =
+        hub_target_parse(&st->target, req->method, req->target, &st->arena, &st->parse_error);
     if (st->parse_status != GW_OK || st->target.allow != NULL)
         return 0;
     switch (st->target.route) {
@@ -179,14 +176,12 @@ gateway_begin(struct gateway *gw, struct gateway_request *req)
     }
 }
 
-int64_t
-gateway_deadline(const struct gateway_request *req)
+int64_t gateway_deadline(const struct gateway_request *req)
 {
     return req->state ? req->state->deadline_ms : 0;
 }
 
-static int
-refuse_parse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+static int refuse_parse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct gw_str text = gw_arena_dup(&st->arena, gw_str_c(st->parse_error.text));
@@ -203,25 +198,27 @@ refuse_parse(struct gateway *gw, struct gateway_request *req, struct gateway_ans
     }
 }
 
-static int
-answer_preflight(struct gateway_request *req, struct gateway_answer *ans)
+static int answer_preflight(struct gateway_request *req, struct gateway_answer *ans)
 {
     ans->status = 204;
     ANSWER_HEADER(ans, "Access-Control-Allow-Methods", GW_STR("GET, HEAD, POST, OPTIONS"));
-    ANSWER_HEADER(ans, "Access-Control-Allow-Headers", GW_STR("Authorization, Range, Content-Type, Accept, X-Requested-With"));
+    ANSWER_HEADER(ans, "Access-Control-Allow-Headers",
+                  GW_STR("Authorization, Range, Content-Type, Accept, X-Requested-With"));
     ANSWER_HEADER(ans, "Access-Control-Max-Age", GW_STR("86400"));
     (void)req;
     return GW_OK;
 }
 
 /* Routes that answer everybody the same and know nobody. GW_NOT_FOUND: not one of them. */
-static int
-answer_open_route(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+static int answer_open_route(struct gateway *gw, struct gateway_request *req,
+                             struct gateway_answer *ans)
 {
     switch (req->state->target.route) {
     case HUB_HEALTH:
-        return answer_json(req, ans, GW_STR("{\"status\":\"ok\",\"version\":\"" GATEWAY_VERSION "\"}"));
-    case HUB_AGENT_HARNESSES: /* kept 24 h by hfh >= 1.19 after a 200; asked by every process after a 404 */
+        return answer_json(req, ans,
+                           GW_STR("{\"status\":\"ok\",\"version\":\"" GATEWAY_VERSION "\"}"));
+    case HUB_AGENT_HARNESSES: /* kept 24 h by hfh >= 1.19 after a 200; asked by every process after
+                                 a 404 */
         return answer_json(req, ans, GW_STR("{\"standardEnvVars\":[],\"harnesses\":{}}"));
     case HUB_TELEMETRY:
         ans->status = 204;
@@ -237,8 +234,8 @@ answer_open_route(struct gateway *gw, struct gateway_request *req, struct gatewa
     }
 }
 
-static int
-answer_route(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct auth_credential *cred)
+static int answer_route(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                        const struct auth_credential *cred)
 {
     switch (req->state->target.route) {
     case HUB_RESOLVE:
@@ -268,8 +265,7 @@ answer_route(struct gateway *gw, struct gateway_request *req, struct gateway_ans
     }
 }
 
-static bool
-came_back(struct gw_str via)
+static bool came_back(struct gw_str via)
 {
     static const char mark[] = "hubgate";
 
@@ -279,8 +275,7 @@ came_back(struct gw_str via)
     return false;
 }
 
-static int
-step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+static int step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct auth_credential cred;
@@ -309,8 +304,7 @@ step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans
     return answer_route(gw, req, ans, &cred);
 }
 
-int
-gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     int rc;
@@ -336,8 +330,8 @@ gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_ans
     return GW_OK;
 }
 
-void
-gateway_end(struct gateway *gw, struct gateway_request *req, int status, uint64_t bytes_sent, bool complete)
+void gateway_end(struct gateway *gw, struct gateway_request *req, int status, uint64_t bytes_sent,
+                 bool complete)
 {
     struct gateway_state *st = req->state;
 

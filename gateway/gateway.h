@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gateway/gateway.h - the corridor: the only code that knows all rooms. One request is parse -> admit -> resolve -> serve
- * on one stack, run again from the start whenever a job brought a missing fact.
+ * gateway/gateway.h - the corridor: the only code that knows all rooms. One request is parse ->
+ * admit -> resolve -> serve on one stack, run again from the start whenever a job brought a missing
+ * fact.
  *
- * Threads: everything here belongs to the loop (one thread per process) except gateway_job_run (job threads) and
- * gateway_snapshot_* (start-up, before fork). The command drives the same functions without nginx (gateway/cli).
+ * Threads: everything here belongs to the loop (one thread per process) except gateway_job_run (job
+ * threads) and gateway_snapshot_* (start-up, before fork). The command drives the same functions
+ * without nginx (gateway/cli).
  */
 #ifndef GATEWAY_GATEWAY_H
 #define GATEWAY_GATEWAY_H
@@ -20,27 +22,34 @@
 #include "base/want.h"
 
 #define GATEWAY_VERSION "0.1.0"
-#define GATEWAY_WANTS_MAX 8u              /* facts one request may wait for, one after the other */
-#define GATEWAY_BODY_MAX (4u << 20)       /* bytes of a request body that is read into memory (paths-info) */
+#define GATEWAY_WANTS_MAX 8u /* facts one request may wait for, one after the other */
+#define GATEWAY_BODY_MAX                                                                           \
+    (4u << 20) /* bytes of a request body that is read into memory (paths-info) */
 #define GATEWAY_HEADERS_MAX 24u
 
 struct config;
 
-/* ---- snapshot: configuration, rules and secrets of one cycle. Immutable, read before fork and before rights are dropped ---- */
+/* ---- snapshot: configuration, rules and secrets of one cycle. Immutable, read before fork and
+ * before rights are dropped ---- */
 struct gateway_snapshot;
 /* @param report every error of the policy, a line each; may be NULL
- * @return GW_OK; GW_INVALID and the others of config_load, policy_parse and gw_file_read_secret: text says FILE:LINE:COLUMN */
-int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path, struct gw_buf *report, struct gw_error *err) GW_MUST_CHECK;
+ * @return GW_OK; GW_INVALID and the others of config_load, policy_parse and gw_file_read_secret:
+ * text says FILE:LINE:COLUMN */
+int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path,
+                          struct gw_buf *report, struct gw_error *err) GW_MUST_CHECK;
 void gateway_snapshot_free(struct gateway_snapshot *s); /* NULL is fine */
 const struct config *gateway_snapshot_config(const struct gateway_snapshot *s);
-/* Do data/ and cache/ exist, belong to this user, and are they writable for him? A sentence that says what to do. */
-int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid, struct gw_error *err) GW_MUST_CHECK;
+/* Do data/ and cache/ exist, belong to this user, and are they writable for him? A sentence that
+ * says what to do. */
+int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid,
+                          struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- shared memory of all workers of all cycles ---- */
 #define GATEWAY_SHARED_VERSION 1u
 size_t gateway_shared_bytes(void);
-int gateway_shared_init(void *zeroed, struct gw_error *err) GW_MUST_CHECK; /* once, before the first fork */
-bool gateway_shared_known(const void *memory);                            /* the layout is this version's */
+int gateway_shared_init(void *zeroed,
+                        struct gw_error *err) GW_MUST_CHECK; /* once, before the first fork */
+bool gateway_shared_known(const void *memory);               /* the layout is this version's */
 
 /* ---- jobs: one job gets exactly one fact, blocking, in a thread of the door's pool ---- */
 struct gateway_job;
@@ -53,16 +62,21 @@ struct gateway_options {
     const struct gateway_snapshot *snapshot; /* outlives the gateway */
     void *shared;                            /* from gateway_shared_init; outlives it */
     struct gw_log log;
-    bool command;                            /* the command line: no fetcher, no audit */
-    bool (*post)(void *ctx, struct gateway_job *job); /* runs gateway_job_run in a thread, then gateway_job_done; false: refused */
+    bool command;                                     /* the command line: no fetcher, no audit */
+    bool (*post)(void *ctx, struct gateway_job *job); /* runs gateway_job_run in a thread, then
+                                                         gateway_job_done; false: refused */
     void *ctx;
 };
-/* After fork. @return GW_OK; GW_IO, GW_INVALID, GW_CONFLICT (no free worker slot): text for the error log */
-int gateway_open(struct gateway **out, const struct gateway_options *o, struct gw_error *err) GW_MUST_CHECK;
-void gateway_leave(struct gateway *gw);         /* the process is leaving: who waits is served, nothing new is fetched ahead */
-void gateway_close(struct gateway *gw);         /* all jobs are done; joins the fetcher; writes the audit out. NULL is fine */
-int gateway_eventfd(const struct gateway *gw);  /* readable: call gateway_tick. -1: none */
-void gateway_tick(struct gateway *gw);          /* also every 250 ms */
+/* After fork. @return GW_OK; GW_IO, GW_INVALID, GW_CONFLICT (no free worker slot): text for the
+ * error log */
+int gateway_open(struct gateway **out, const struct gateway_options *o,
+                 struct gw_error *err) GW_MUST_CHECK;
+void gateway_leave(struct gateway *gw); /* the process is leaving: who waits is served, nothing new
+                                           is fetched ahead */
+void gateway_close(struct gateway *gw); /* all jobs are done; joins the fetcher; writes the audit
+                                           out. NULL is fine */
+int gateway_eventfd(const struct gateway *gw); /* readable: call gateway_tick. -1: none */
+void gateway_tick(struct gateway *gw);         /* also every 250 ms */
 
 /* ---- one request ---- */
 struct gateway_header {
@@ -78,11 +92,12 @@ struct gateway_answer {
     const char *content_type; /* NULL: none */
     struct gw_str etag;       /* quoted; empty: none */
     enum gateway_body kind;
-    struct gw_str memory;     /* GATEWAY_MEMORY */
-    int fd;                   /* GATEWAY_BLOB: the door's to close; nginx does Range on it */
-    uint64_t size;            /* of the whole representation */
-    uint64_t first, end;      /* GATEWAY_PART: send [first, end); status and Content-Range are set already */
-    bool ranges;              /* Accept-Ranges: bytes, nginx's range filter may work */
+    struct gw_str memory; /* GATEWAY_MEMORY */
+    int fd;               /* GATEWAY_BLOB: the door's to close; nginx does Range on it */
+    uint64_t size;        /* of the whole representation */
+    uint64_t first,
+        end;     /* GATEWAY_PART: send [first, end); status and Content-Range are set already */
+    bool ranges; /* Accept-Ranges: bytes, nginx's range filter may work */
 };
 
 struct gateway_part; /* the readers's side of a fill */
@@ -90,36 +105,45 @@ struct gateway_state;
 
 struct gateway_request {
     /* from the door, borrowed until gateway_end */
-    struct gw_str method, target, host, scheme;       /* target: raw, as on the request line */
-    struct gw_str authorization, content_type, user_agent, range, if_range, via, origin, peer_ip, id;
-    unsigned n_authorization;                         /* how many such headers: more than one is refused */
-    struct gw_str body;                               /* once read */
-    void (*wake)(struct gateway_request *req);        /* loop: run gateway_step again */
-    void *ctx;                                        /* the door's */
+    struct gw_str method, target, host, scheme; /* target: raw, as on the request line */
+    struct gw_str authorization, content_type, user_agent, range, if_range, via, origin, peer_ip,
+        id;
+    unsigned n_authorization;                  /* how many such headers: more than one is refused */
+    struct gw_str body;                        /* once read */
+    void (*wake)(struct gateway_request *req); /* loop: run gateway_step again */
+    void *ctx;                                 /* the door's */
     /* gateway's */
     struct gateway_state *state;
 };
 
-/* Parses the target. @return bytes of body the route takes: 0: discard it, else read at most so much into req->body before gateway_step.
- * Errors show in gateway_step. Without memory gateway_step answers 500. */
+/* Parses the target. @return bytes of body the route takes: 0: discard it, else read at most so
+ * much into req->body before gateway_step. Errors show in gateway_step. Without memory gateway_step
+ * answers 500. */
 size_t gateway_begin(struct gateway *gw, struct gateway_request *req);
 /**
- * One step, from the start. @return GW_OK: *ans is complete, its memory lives until gateway_end (a refusal is an answer too);
- * GW_AGAIN: the request is parked, req->wake will be called.
+ * One step, from the start. @return GW_OK: *ans is complete, its memory lives until gateway_end (a
+ * refusal is an answer too); GW_AGAIN: the request is parked, req->wake will be called.
  */
-int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans) GW_MUST_CHECK;
-/* The deadline passed: a parked request is taken out; the next step answers (503, or something stale). */
+int gateway_step(struct gateway *gw, struct gateway_request *req,
+                 struct gateway_answer *ans) GW_MUST_CHECK;
+/* The deadline passed: a parked request is taken out; the next step answers (503, or something
+ * stale). */
 void gateway_expire(struct gateway *gw, struct gateway_request *req);
 int64_t gateway_deadline(const struct gateway_request *req); /* gw_mono_ms */
 
-/* GATEWAY_PART: bytes of the answer that may be sent from offset on, now (0: wait for a tick). fd is borrowed.
+/* GATEWAY_PART: bytes of the answer that may be sent from offset on, now (0: wait for a tick). fd
+ * is borrowed.
  * @return GW_OK; anything else: cut the connection, err says why */
-int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd, struct gw_error *err) GW_MUST_CHECK;
+int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd,
+                      struct gw_error *err) GW_MUST_CHECK;
 
 /* GATEWAY_PART failed before anything was sent: *ans becomes the refusal to send instead. */
-void gateway_part_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err);
+void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,
+                         struct gateway_answer *ans, const struct gw_error *err);
 
-/* The request is over (also when the client left): one audit record, everything of it is freed. status 0: never answered. */
-void gateway_end(struct gateway *gw, struct gateway_request *req, int status, uint64_t bytes_sent, bool complete);
+/* The request is over (also when the client left): one audit record, everything of it is freed.
+ * status 0: never answered. */
+void gateway_end(struct gateway *gw, struct gateway_request *req, int status, uint64_t bytes_sent,
+                 bool complete);
 
 #endif

@@ -1,40 +1,42 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * identity.c - credential -> subject, on the loop: from token and subject entries of the index, or by wants. What a
- * token may do is what its owner may do now, cut by the token's role.
+ * identity.c - credential -> subject, on the loop: from token and subject entries of the index, or
+ * by wants. What a token may do is what its owner may do now, cut by the token's role.
  */
 #include "gateway/internal.h"
 #include "gateway/record.h"
 
 #include "base/encode.h"
 
-static int
-refuse(enum hub_reason *why, struct gw_str *detail, enum hub_reason reason, struct gw_str text)
+static int refuse(enum hub_reason *why, struct gw_str *detail, enum hub_reason reason,
+                  struct gw_str text)
 {
     *why = reason;
     *detail = text;
     return GW_FORBIDDEN;
 }
 
-static int
-failure(enum hub_reason *why, struct gw_str *detail, struct gw_arena *a, const struct gw_error *err)
+static int failure(enum hub_reason *why, struct gw_str *detail, struct gw_arena *a,
+                   const struct gw_error *err)
 {
     struct gw_str text = gw_arena_dup(a, gw_str_c(err->text));
 
     return refuse(why, detail, HUB_OUTAGE, text.p ? text : GW_STR("not enough memory"));
 }
 
-static int
-load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
+static int load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id,
+                        struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
 {
     struct gw_arena *a = &req->state->arena;
     struct auth_subject s;
     struct cache_record rec;
     struct gw_error err;
-    struct gw_want refresh = { .key = FACT_JOIN(a, GW_STR("subject"), id, GW_STR("refresh")) };
+    struct gw_want refresh = {.key = FACT_JOIN(a, GW_STR("subject"), id, GW_STR("refresh"))};
     struct fact f = {
-        .kind = CACHE_SUBJECT, .name = id, .life = FACT_RECORD,
-        .want = { .peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("subject"), id, GW_STR("read")) },
+        .kind = CACHE_SUBJECT,
+        .name = id,
+        .life = FACT_RECORD,
+        .want = {.peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("subject"), id, GW_STR("read"))},
     };
     int64_t age;
     int rc = fact_get(gw, req, &f, &rec, &err);
@@ -44,7 +46,8 @@ load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id, 
     if (rc != GW_OK)
         return failure(why, detail, a, &err);
     if (rec.status != GW_OK || !record_subject_decode(&s, rec.value, a))
-        return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("the owner of this token is not known any more"));
+        return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                      GW_STR("the owner of this token is not known any more"));
     refresh.peer = gw_str_eq_c(s.realm, "file") || s.service ? GW_PEER_DISK : GW_PEER_LDAP;
     age = req->state->started_ms - s.checked_ms;
     if (!s.service && age > gw->config->identity.stale_max_ms) {
@@ -54,7 +57,8 @@ load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id, 
         /* the job wrote a new entry; what is decoded here is the old one */
         rc = cache_get(gw->cache, CACHE_SUBJECT, id, a, &rec);
         if (rc != GW_OK || rec.status != GW_OK || !record_subject_decode(&s, rec.value, a))
-            return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("the owner of this token is not known any more"));
+            return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                          GW_STR("the owner of this token is not known any more"));
     } else if (!s.service && age > gw->config->identity.refresh_ms) {
         out->stale = wants_open(gw, refresh.peer);
         wants_background(gw, &refresh);
@@ -72,35 +76,40 @@ load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id, 
     return GW_OK;
 }
 
-static int
-by_token(struct gateway *gw, struct gateway_request *req, const struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
+static int by_token(struct gateway *gw, struct gateway_request *req,
+                    const struct auth_credential *cred, struct gateway_identity *out,
+                    enum hub_reason *why, struct gw_str *detail)
 {
     struct gw_arena *a = &req->state->arena;
     struct auth_token token;
     struct cache_record rec;
     struct gw_error err;
-    struct fact f = { .kind = CACHE_TOKEN, .life = FACT_RECORD };
+    struct fact f = {.kind = CACHE_TOKEN, .life = FACT_RECORD};
     bool known;
     int rc;
 
     if (!auth_token_id(cred->secret, out->token_id)) {
         out->token_id[0] = '\0';
-        if (gw_str_starts(cred->secret, GW_STR("hf_")) && !gw_str_starts(cred->secret, GW_STR("hf_gw")))
+        if (gw_str_starts(cred->secret, GW_STR("hf_")) &&
+            !gw_str_starts(cred->secret, GW_STR("hf_gw")))
             return refuse(why, detail, HUB_FOREIGN_TOKEN, GW_STR(""));
-        return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("this is not a token of this gateway"));
+        return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                      GW_STR("this is not a token of this gateway"));
     }
     f.name = gw_str_c(out->token_id);
-    f.want = (struct gw_want){ .peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("token"), f.name) };
+    f.want = (struct gw_want){.peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("token"), f.name)};
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
         return rc;
     if (rc != GW_OK)
         return failure(why, detail, a, &err);
-    known = rec.status == GW_OK && record_token_decode(&token, rec.value) && gw_str_eq_c(f.name, token.id);
+    known = rec.status == GW_OK && record_token_decode(&token, rec.value) &&
+            gw_str_eq_c(f.name, token.id);
     rc = auth_token_check(cred->secret, known ? &token : NULL, req->state->started_ms, &err);
     if (rc != GW_OK) {
         out->token_id[0] = known ? out->token_id[0] : '\0';
-        return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("the token is wrong, expired or revoked"));
+        return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                      GW_STR("the token is wrong, expired or revoked"));
     }
     out->role = token.role == AUTH_ROLE_WRITE ? POLICY_ROLE_WRITE : POLICY_ROLE_READ;
     out->token_name = token.name;
@@ -108,8 +117,8 @@ by_token(struct gateway *gw, struct gateway_request *req, const struct auth_cred
     return load_subject(gw, req, token.subject, out, why, detail);
 }
 
-int
-identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
+int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred,
+                struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
 {
     struct gw_error err;
 
@@ -117,23 +126,27 @@ identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credent
     if (req->n_authorization > 1)
         return refuse(why, detail, HUB_BAD_REQUEST, GW_STR("two Authorization headers"));
     if (auth_credential_parse(cred, req->authorization, &req->state->arena, &err) != GW_OK)
-        return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("the Authorization header cannot be read"));
+        return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                      GW_STR("the Authorization header cannot be read"));
     switch (cred->scheme) {
     case AUTH_TOKEN:
         return by_token(gw, req, cred, out, why, detail);
     case AUTH_PASSWORD:
         if (req->state->target.route == HUB_GATEWAY_TOKENS)
             return identity_login(gw, req, cred, out, why, detail);
-        return refuse(why, detail, HUB_BAD_CREDENTIAL,
-                      GW_STR("passwords are taken by /api/gateway/tokens only: make a token there and use it"));
+        return refuse(
+            why, detail, HUB_BAD_CREDENTIAL,
+            GW_STR(
+                "passwords are taken by /api/gateway/tokens only: make a token there and use it"));
     case AUTH_NONE:
         break;
     }
     return GW_OK;
 }
 
-int
-identity_login(struct gateway *gw, struct gateway_request *req, const struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
+int identity_login(struct gateway *gw, struct gateway_request *req,
+                   const struct auth_credential *cred, struct gateway_identity *out,
+                   enum hub_reason *why, struct gw_str *detail)
 {
     struct gw_arena *a = &req->state->arena;
     struct gateway_result *r = NULL;
@@ -147,7 +160,7 @@ identity_login(struct gateway *gw, struct gateway_request *req, const struct aut
     want.arg = FACT_JOIN(a, cred->user, cred->secret);
     if (want.arg.p == NULL)
         return refuse(why, detail, HUB_OUTAGE, GW_STR("not enough memory"));
-    gw_hmac_sha256((struct gw_str){ gw->boot_key, sizeof(gw->boot_key) }, want.arg, mac);
+    gw_hmac_sha256((struct gw_str){gw->boot_key, sizeof(gw->boot_key)}, want.arg, mac);
     gw_hex_encode(hex, mac, sizeof(mac));
     want.peer = gw->config->n_ldap ? GW_PEER_LDAP : GW_PEER_DISK;
     want.key = FACT_JOIN(a, GW_STR("login"), gw_str_c(hex));

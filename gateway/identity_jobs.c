@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * identity_jobs.c - token and subject files under data/, logins, minting: jobs and the command. Files are the truth; an
- * index entry is what was last read of one. Revoking writes the file, then the entry, then answers.
+ * identity_jobs.c - token and subject files under data/, logins, minting: jobs and the command.
+ * Files are the truth; an index entry is what was last read of one. Revoking writes the file, then
+ * the entry, then answers.
  */
 #include "gateway/internal.h"
 #include "gateway/record.h"
@@ -15,18 +16,16 @@
 #define RECORD_FILE_MAX (64u << 10)
 #define USERS_FILE_MAX (1u << 20)
 
-static struct gw_str
-mac_key(const struct gateway *gw)
+static struct gw_str mac_key(const struct gateway *gw)
 {
-    return (struct gw_str){ gw->key, sizeof(gw->key) };
+    return (struct gw_str){gw->key, sizeof(gw->key)};
 }
 
 /* ---- data/: folders and the key ---- */
 
-int
-data_open(const char *data_dir, char key[32], struct gw_error *err)
+int data_open(const char *data_dir, char key[32], struct gw_error *err)
 {
-    static const char *const folders[] = { "tokens", "subjects", "tmp", "lfs", "repos" };
+    static const char *const folders[] = {"tokens", "subjects", "tmp", "lfs", "repos"};
     struct gw_arena a;
     struct gw_str path, text;
     int rc = repo_data_open(data_dir, err);
@@ -41,14 +40,15 @@ data_open(const char *data_dir, char key[32], struct gw_error *err)
         char fresh[32];
         rc = gw_file_read(path.p, 64, &a, &text, err);
         if (rc == GW_OK && text.n != 32)
-            rc = gw_fail(err, GW_CORRUPT, 0, "%s: 32 bytes are expected; tokens cannot be trusted without it", path.p);
+            rc = gw_fail(err, GW_CORRUPT, 0,
+                         "%s: 32 bytes are expected; tokens cannot be trusted without it", path.p);
         if (rc != GW_NOT_FOUND)
             break;
         if (!gw_random(fresh, sizeof(fresh))) {
             rc = gw_fail(err, GW_IO, 0, "no randomness for %s", path.p);
             break;
         }
-        rc = gw_file_create(data_dir, "key", (struct gw_str){ fresh, sizeof(fresh) }, 0600, err);
+        rc = gw_file_create(data_dir, "key", (struct gw_str){fresh, sizeof(fresh)}, 0600, err);
         gw_wipe(fresh, sizeof(fresh));
         if (rc == GW_CONFLICT) /* another process made it just now */
             rc = GW_OK;
@@ -61,18 +61,19 @@ data_open(const char *data_dir, char key[32], struct gw_error *err)
 
 /* ---- files and entries ---- */
 
-static int
-read_record(struct gateway *gw, const char *folder, struct gw_str id, struct gw_arena *a, struct gw_str *line, struct gw_error *err)
+static int read_record(struct gateway *gw, const char *folder, struct gw_str id, struct gw_arena *a,
+                       struct gw_str *line, struct gw_error *err)
 {
-    struct gw_str path = gw_arena_printf(a, "%s/%s/" GW_STR_FMT ".json", gw->config->data, folder, GW_STR_ARG(id));
+    struct gw_str path =
+        gw_arena_printf(a, "%s/%s/" GW_STR_FMT ".json", gw->config->data, folder, GW_STR_ARG(id));
 
     if (path.p == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory");
     return gw_file_read(path.p, RECORD_FILE_MAX, a, line, err);
 }
 
-int
-identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out, struct gw_arena *a, struct gw_error *err)
+int identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out,
+                        struct gw_arena *a, struct gw_error *err)
 {
     struct gw_str line;
     int rc = read_record(gw, "tokens", id, a, &line, err);
@@ -80,8 +81,8 @@ identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out
     return rc == GW_OK ? auth_token_parse(out, line, id, mac_key(gw), a, err) : rc;
 }
 
-int
-identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject *out, struct gw_arena *a, struct gw_error *err)
+int identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject *out,
+                          struct gw_arena *a, struct gw_error *err)
 {
     struct gw_str line;
     int rc = read_record(gw, "subjects", id, a, &line, err);
@@ -89,19 +90,19 @@ identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject 
     return rc == GW_OK ? auth_subject_parse(out, line, id, mac_key(gw), a, err) : rc;
 }
 
-static int
-put_entry(struct gateway *gw, enum cache_kind kind, struct gw_str id, enum gw_status status, struct gw_str value, struct gw_error *err)
+static int put_entry(struct gateway *gw, enum cache_kind kind, struct gw_str id,
+                     enum gw_status status, struct gw_str value, struct gw_error *err)
 {
     struct cache_put put = {
-        .kind = kind, .name = id,
-        .record = { .status = status, .checked_ms = gw_wall_ms(), .value = value },
+        .kind = kind,
+        .name = id,
+        .record = {.status = status, .checked_ms = gw_wall_ms(), .value = value},
     };
 
     return cache_put(gw->cache, &put, 1, err);
 }
 
-static int
-put_token_entry(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
+static int put_token_entry(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
 {
     struct gw_buf value;
     int rc;
@@ -115,8 +116,7 @@ put_token_entry(struct gateway *gw, const struct auth_token *t, struct gw_error 
     return rc;
 }
 
-static int
-put_subject_entry(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
+static int put_subject_entry(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
 {
     struct gw_buf value;
     int rc;
@@ -130,8 +130,8 @@ put_subject_entry(struct gateway *gw, const struct auth_subject *s, struct gw_er
     return rc;
 }
 
-static int
-put_file(struct gateway *gw, const char *folder, struct gw_str id, const struct gw_buf *line, struct gw_error *err)
+static int put_file(struct gateway *gw, const char *folder, struct gw_str id,
+                    const struct gw_buf *line, struct gw_error *err)
 {
     char dir[4096], name[160];
     int rc = gw_buf_ok(line, err);
@@ -143,8 +143,7 @@ put_file(struct gateway *gw, const char *folder, struct gw_str id, const struct 
     return gw_file_replace(dir, name, gw_buf_str(line), 0600, err);
 }
 
-int
-identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
+int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
 {
     struct gw_buf line;
     int rc;
@@ -158,8 +157,7 @@ identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_err
     return rc;
 }
 
-int
-identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
+int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
 {
     struct gw_buf line;
     int rc;
@@ -173,8 +171,7 @@ identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw
     return rc;
 }
 
-int
-job_token(struct gateway_job *job)
+int job_token(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
     struct auth_token t;
@@ -184,8 +181,10 @@ job_token(struct gateway_job *job)
         return put_token_entry(job->gw, &t, err);
     if (rc == GW_NOT_FOUND)
         return put_entry(job->gw, CACHE_TOKEN, job->fields[1], GW_NOT_FOUND, GW_STR(""), err);
-    if (rc == GW_CORRUPT || rc == GW_INVALID) { /* refused, and said in the log: somebody has to look */
-        gw_log_write(&job->gw->log, GW_LOG_ERROR, "token file " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[1]), err->text);
+    if (rc == GW_CORRUPT ||
+        rc == GW_INVALID) { /* refused, and said in the log: somebody has to look */
+        gw_log_write(&job->gw->log, GW_LOG_ERROR, "token file " GW_STR_FMT ": %s",
+                     GW_STR_ARG(job->fields[1]), err->text);
         return put_entry(job->gw, CACHE_TOKEN, job->fields[1], GW_NOT_FOUND, GW_STR(""), err);
     }
     return rc;
@@ -193,8 +192,7 @@ job_token(struct gateway_job *job)
 
 /* ---- people ---- */
 
-int
-identity_users(struct gateway *gw, struct auth_users **out, struct gw_error *err)
+int identity_users(struct gateway *gw, struct auth_users **out, struct gw_error *err)
 {
     struct gw_arena a;
     struct gw_str text;
@@ -212,8 +210,7 @@ identity_users(struct gateway *gw, struct auth_users **out, struct gw_error *err
     return rc;
 }
 
-static const struct auth_ldap *
-directory_of(const struct gateway *gw, struct gw_str realm)
+static const struct auth_ldap *directory_of(const struct gateway *gw, struct gw_str realm)
 {
     for (size_t i = 0; i < gw->config->n_ldap; i++)
         if (gw_str_eq(gw->snapshot->ldap[i].name, realm))
@@ -221,18 +218,18 @@ directory_of(const struct gateway *gw, struct gw_str realm)
     return NULL;
 }
 
-static struct gw_str
-address_of(void *ctx, struct gw_str host)
+static struct gw_str address_of(void *ctx, struct gw_str host)
 {
     static __thread char buf[64];
     struct gateway *gw = ctx;
 
-    return cache_address_of(gw->cache, host, buf, sizeof(buf)) == GW_OK ? gw_str_c(buf) : GW_STR("");
+    return cache_address_of(gw->cache, host, buf, sizeof(buf)) == GW_OK ? gw_str_c(buf)
+                                                                        : GW_STR("");
 }
 
 /* The person as the directory or the account file says now. */
-static int
-read_person(struct gateway_job *job, const struct auth_subject *old, struct auth_subject *now, struct auth_users **users)
+static int read_person(struct gateway_job *job, const struct auth_subject *old,
+                       struct auth_subject *now, struct auth_users **users)
 {
     struct gateway *gw = job->gw;
     struct gw_error *err = &job->result.err;
@@ -245,12 +242,12 @@ read_person(struct gateway_job *job, const struct auth_subject *old, struct auth
     }
     d = directory_of(gw, old->realm);
     if (d == NULL)
-        return gw_fail(err, GW_NOT_FOUND, 0, "directory " GW_STR_FMT " is not configured any more", GW_STR_ARG(old->realm));
+        return gw_fail(err, GW_NOT_FOUND, 0, "directory " GW_STR_FMT " is not configured any more",
+                       GW_STR_ARG(old->realm));
     return auth_ldap_refresh(d, old, address_of, gw, job->deadline_ms, &job->arena, now, err);
 }
 
-static int
-refresh_subject(struct gateway_job *job, const struct auth_subject *old)
+static int refresh_subject(struct gateway_job *job, const struct auth_subject *old)
 {
     struct gateway *gw = job->gw;
     struct gw_error *err = &job->result.err;
@@ -272,8 +269,7 @@ refresh_subject(struct gateway_job *job, const struct auth_subject *old)
     return rc;
 }
 
-int
-job_subject(struct gateway_job *job)
+int job_subject(struct gateway_job *job)
 {
     struct gateway *gw = job->gw;
     struct gw_error *err = &job->result.err;
@@ -281,7 +277,8 @@ job_subject(struct gateway_job *job)
     int rc = identity_load_subject(gw, job->fields[1], &s, &job->arena, err);
 
     if (rc == GW_CORRUPT || rc == GW_INVALID)
-        gw_log_write(&gw->log, GW_LOG_ERROR, "subject file " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[1]), err->text);
+        gw_log_write(&gw->log, GW_LOG_ERROR, "subject file " GW_STR_FMT ": %s",
+                     GW_STR_ARG(job->fields[1]), err->text);
     if (rc == GW_NOT_FOUND || rc == GW_CORRUPT || rc == GW_INVALID)
         return put_entry(gw, CACHE_SUBJECT, job->fields[1], GW_NOT_FOUND, GW_STR(""), err);
     if (rc != GW_OK)
@@ -291,10 +288,11 @@ job_subject(struct gateway_job *job)
     return put_subject_entry(gw, &s, err);
 }
 
-/* Directories in order, then the account file; a person belongs to the first that knows the name, so a wrong password
- * there is final only for that one: the next is asked only by those whom the first does not know. */
-static int
-login(struct gateway_job *job, struct gw_str user, struct gw_str password, struct auth_subject *out)
+/* Directories in order, then the account file; a person belongs to the first that knows the name,
+ * so a wrong password there is final only for that one: the next is asked only by those whom the
+ * first does not know. */
+static int login(struct gateway_job *job, struct gw_str user, struct gw_str password,
+                 struct auth_subject *out)
 {
     struct gateway *gw = job->gw;
     struct gw_error *err = &job->result.err;
@@ -303,7 +301,8 @@ login(struct gateway_job *job, struct gw_str user, struct gw_str password, struc
 
     gw_fail(err, GW_UNAUTHENTICATED, 0, "wrong user name or password");
     for (size_t i = 0; i < gw->config->n_ldap; i++) {
-        rc = auth_ldap_login(&gw->snapshot->ldap[i], user, password, address_of, gw, job->deadline_ms, &job->arena, out, err);
+        rc = auth_ldap_login(&gw->snapshot->ldap[i], user, password, address_of, gw,
+                             job->deadline_ms, &job->arena, out, err);
         if (rc != GW_UNAUTHENTICATED || err->sys != AUTH_NO_SUCH_USER)
             return rc == GW_OK ? identity_put_subject(gw, out, err) : rc;
     }
@@ -318,8 +317,7 @@ login(struct gateway_job *job, struct gw_str user, struct gw_str password, struc
     return rc;
 }
 
-int
-job_login(struct gateway_job *job)
+int job_login(struct gateway_job *job)
 {
     struct gw_str password = job->arg, user;
     struct auth_subject s;
@@ -338,8 +336,7 @@ job_login(struct gateway_job *job)
 }
 
 /* key: mint, number, subject id, name, role, expiry in ms */
-int
-job_mint(struct gateway_job *job)
+int job_mint(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
     char text[AUTH_TOKEN_LEN + 1];
@@ -350,7 +347,8 @@ job_mint(struct gateway_job *job)
     if (job->n_fields < 6 || !gw_str_u64(job->fields[5], &expires))
         return gw_fail(err, GW_INVALID, 0, "mint: fields");
     rc = auth_token_mint(text, &t, 'p', job->fields[2], job->fields[3],
-                         gw_str_eq_c(job->fields[4], "write") ? AUTH_ROLE_WRITE : AUTH_ROLE_READ, gw_wall_ms(), (int64_t)expires, err);
+                         gw_str_eq_c(job->fields[4], "write") ? AUTH_ROLE_WRITE : AUTH_ROLE_READ,
+                         gw_wall_ms(), (int64_t)expires, err);
     if (rc == GW_OK)
         rc = identity_put_token(job->gw, &t, err);
     if (rc == GW_OK) {

@@ -15,11 +15,13 @@
 #include "repo/repo.h"
 
 #define GATEWAY_FIELDS_MAX 10u
-#define GATEWAY_DOCUMENT_MAX (64u << 20)   /* bytes of one document of upstream, as we keep it */
-#define GATEWAY_RECORD_AGE_MS 30000        /* token and subject entries are read from data/ again after this */
-#define GATEWAY_PRIVATE_TTL_MS 2000        /* refs of private repos likewise: another node may have moved them */
-#define GATEWAY_NEGATIVE_TTL_MS 30000      /* at most: "no such repo" of upstream */
-#define GATEWAY_UPSTREAM_MS 20000          /* one document or small blob */
+#define GATEWAY_DOCUMENT_MAX (64u << 20) /* bytes of one document of upstream, as we keep it */
+#define GATEWAY_RECORD_AGE_MS                                                                      \
+    30000 /* token and subject entries are read from data/ again after this */
+#define GATEWAY_PRIVATE_TTL_MS                                                                     \
+    2000 /* refs of private repos likewise: another node may have moved them */
+#define GATEWAY_NEGATIVE_TTL_MS 30000 /* at most: "no such repo" of upstream */
+#define GATEWAY_UPSTREAM_MS 20000     /* one document or small blob */
 
 struct gateway_snapshot {
     struct config *config;
@@ -36,13 +38,13 @@ struct gateway_shared {
 
 /* ---- identity as the index holds it (identity.c) ---- */
 struct gateway_identity {
-    struct policy_subject subject;  /* borrows from the arena of the request */
+    struct policy_subject subject; /* borrows from the arena of the request */
     struct gw_str subject_id, realm, display, email;
     char token_id[AUTH_TOKEN_ID_LEN + 1]; /* "": no token */
     struct gw_str token_name;
-    enum policy_role role;          /* POLICY_ROLE_NONE: no cut (a password, or nobody) */
+    enum policy_role role; /* POLICY_ROLE_NONE: no cut (a password, or nobody) */
     int64_t token_created_ms;
-    bool stale;                     /* the directory is down: groups are the last known ones */
+    bool stale; /* the directory is down: groups are the last known ones */
 };
 
 /* ---- jobs and their waiters (wants.c) ---- */
@@ -65,29 +67,29 @@ struct gateway_job {
     struct gw_str key, arg;
     struct gw_str fields[GATEWAY_FIELDS_MAX]; /* key, split at '\n'; fields[0] is the verb */
     size_t n_fields;
-    struct gw_arena arena;    /* the job's; wiped */
+    struct gw_arena arena; /* the job's; wiped */
     int64_t deadline_ms;
-    bool running, again;      /* again: its next step was asked for before its end was noticed */
-    uint64_t tick;            /* of gateway_tick, when it was posted */
+    bool running, again; /* again: its next step was asked for before its end was noticed */
+    uint64_t tick;       /* of gateway_tick, when it was posted */
     struct gateway_waiter *waiters;
     struct gateway_result result;
 };
 
 struct gateway_breaker {
-    unsigned failures;    /* in a row */
+    unsigned failures;     /* in a row */
     int64_t open_until_ms; /* monotonic; 0: closed */
     bool probing;
     struct gw_error last;
 };
 
-struct gateway_lane { /* one per peer */
+struct gateway_lane {         /* one per peer */
     struct gateway_job *jobs; /* running and queued, oldest first */
     size_t running, cap;
     struct gateway_breaker breaker;
 };
 
 struct gateway_audit {
-    struct gw_buf lines;       /* loop */
+    struct gw_buf lines; /* loop */
     int64_t oldest_ms;
     bool writing;
     uint64_t dropped;
@@ -104,8 +106,8 @@ struct gateway {
     bool command, leaving;
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
-    char key[32];          /* data/key: MAC of token and subject files */
-    char boot_key[32];     /* of this process: MAC of credentials in keys of wants */
+    char key[32];      /* data/key: MAC of token and subject files */
+    char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
     uint64_t ticks;
@@ -115,7 +117,7 @@ struct gateway {
 enum gateway_came { CAME_HIT, CAME_STALE, CAME_MISS, CAME_FILL };
 
 struct gateway_state {
-    struct gw_arena arena;         /* secret: credentials live here */
+    struct gw_arena arena; /* secret: credentials live here */
     struct hub_target target;
     int parse_status;
     struct gw_error parse_error;
@@ -133,17 +135,19 @@ struct gateway_state {
     const struct policy_rule *rule;
     bool decided, allowed, private_repo;
     enum gateway_came came;
-    int64_t age_ms;                /* -1: not from a record */
+    int64_t age_ms; /* -1: not from a record */
     bool warn_stale;
     struct gw_str commit, digest;
-    const char *why;               /* a refusal's name */
+    const char *why; /* a refusal's name */
     int status;
 };
 
 /* wants.c */
-int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want) GW_MUST_CHECK; /* GW_AGAIN, or the breaker's status: result attached */
+int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
+    GW_MUST_CHECK; /* GW_AGAIN, or the breaker's status: result attached */
 void wants_background(struct gateway *gw, const struct gw_want *want);
-/* One more step of a job that goes on in steps, even while the end of the last one is not noticed yet. */
+/* One more step of a job that goes on in steps, even while the end of the last one is not noticed
+ * yet. */
 void wants_next_step(struct gateway *gw, const struct gw_want *want);
 void wants_unpark(struct gateway_request *req);
 struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */
@@ -158,68 +162,96 @@ struct fact {
     struct gw_want want;
 };
 /* GW_OK: *out (of any status); GW_AGAIN: parked; else the job's failure, err filled */
-int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f, struct cache_record *out, struct gw_error *err) GW_MUST_CHECK;
-/* Parks for a want whose answer is in no record (a verdict, a blob): GW_AGAIN, GW_OK (*result), or the failure */
-int fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want *want, struct gateway_result **result, struct gw_error *err) GW_MUST_CHECK;
+int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact *f,
+             struct cache_record *out, struct gw_error *err) GW_MUST_CHECK;
+/* Parks for a want whose answer is in no record (a verdict, a blob): GW_AGAIN, GW_OK (*result), or
+ * the failure */
+int fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_want *want,
+              struct gateway_result **result, struct gw_error *err) GW_MUST_CHECK;
 /* "a\nb\nc" in the arena; p == NULL: no memory. */
 struct gw_str fact_join(struct gw_arena *a, const struct gw_str *fields, size_t n);
-#define FACT_JOIN(arena, ...) \
-    fact_join(arena, (const struct gw_str[]){ __VA_ARGS__ }, sizeof((const struct gw_str[]){ __VA_ARGS__ }) / sizeof(struct gw_str))
+#define FACT_JOIN(arena, ...)                                                                      \
+    fact_join(arena, (const struct gw_str[]){__VA_ARGS__},                                         \
+              sizeof((const struct gw_str[]){__VA_ARGS__}) / sizeof(struct gw_str))
 
 /* identity.c (loop), identity_jobs.c (jobs and the command) */
-int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
-int identity_login(struct gateway *gw, struct gateway_request *req, const struct auth_credential *cred, struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
+int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred,
+                struct gateway_identity *out, enum hub_reason *why,
+                struct gw_str *detail) GW_MUST_CHECK;
+int identity_login(struct gateway *gw, struct gateway_request *req,
+                   const struct auth_credential *cred, struct gateway_identity *out,
+                   enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
 int job_token(struct gateway_job *job);
 int job_subject(struct gateway_job *job);
 int job_login(struct gateway_job *job);
 int job_mint(struct gateway_job *job);
 int data_open(const char *data_dir, char key[32], struct gw_error *err) GW_MUST_CHECK;
-int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err) GW_MUST_CHECK;   /* file, then index */
-int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err) GW_MUST_CHECK;
-int identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
-int identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject *out, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+int identity_put_token(struct gateway *gw, const struct auth_token *t,
+                       struct gw_error *err) GW_MUST_CHECK; /* file, then index */
+int identity_put_subject(struct gateway *gw, const struct auth_subject *s,
+                         struct gw_error *err) GW_MUST_CHECK;
+int identity_load_token(struct gateway *gw, struct gw_str id, struct auth_token *out,
+                        struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+int identity_load_subject(struct gateway *gw, struct gw_str id, struct auth_subject *out,
+                          struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
 int identity_users(struct gateway *gw, struct auth_users **out, struct gw_error *err) GW_MUST_CHECK;
 
 /* answer.c */
 void answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str value);
 #define ANSWER_HEADER(ans, name, value) answer_header(ans, GW_STR(name), value)
-int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, enum hub_reason why, struct gw_str detail, int retry_after_s);
-int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err); /* of a job */
+int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  enum hub_reason why, struct gw_str detail, int retry_after_s);
+int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                   const struct gw_error *err); /* of a job */
 int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json);
 void answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
-struct gw_str request_public_url(const struct gateway *gw, const struct gateway_request *req); /* p == NULL: a foreign Host */
+struct gw_str request_public_url(const struct gateway *gw,
+                                 const struct gateway_request *req); /* p == NULL: a foreign Host */
 
 /* admit.c */
-int admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action);
-int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct policy_object *o, enum hub_action action); /* GW_OK: go on; GW_FORBIDDEN: *ans is the refusal */
+int admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                const struct policy_object *o, enum hub_action action);
+int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+          const struct policy_object *o,
+          enum hub_action action); /* GW_OK: go on; GW_FORBIDDEN: *ans is the refusal */
 enum policy_action admit_action(enum hub_action a);
 
 /* resolve.c */
 struct resolved {
-    struct hub_target target;  /* with the canonical namespace and name */
+    struct hub_target target;     /* with the canonical namespace and name */
     struct gw_str type, ns, name; /* canonical; ns may be empty */
-    struct gw_str commit;      /* 40 hex */
+    struct gw_str commit;         /* 40 hex */
     bool private;
 };
-int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, struct resolved *r) GW_MUST_CHECK; /* GW_OK; GW_AGAIN; GW_FORBIDDEN: *ans is a refusal */
-int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, struct gw_str path, struct hub_entry *e) GW_MUST_CHECK;
-int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct gw_str *paths, size_t n, struct hub_entry *entries, bool *found) GW_MUST_CHECK;
+int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                   struct resolved *r)
+    GW_MUST_CHECK; /* GW_OK; GW_AGAIN; GW_FORBIDDEN: *ans is a refusal */
+int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                 const struct resolved *r, struct gw_str path, struct hub_entry *e) GW_MUST_CHECK;
+int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  const struct resolved *r, const struct gw_str *paths, size_t n,
+                  struct hub_entry *entries, bool *found) GW_MUST_CHECK;
 
 /* documents.c: routes that answer JSON; serve.c: routes that answer bytes. GW_OK: *ans; GW_AGAIN */
 int document_info(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int document_tree(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int document_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int document_other(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
-int document_auth_check(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int document_auth_check(struct gateway *gw, struct gateway_request *req,
+                        struct gateway_answer *ans);
 int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
-int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct auth_credential *cred);
+int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  const struct auth_credential *cred);
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 
 /* range.c */
 enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_UNSATISFIABLE };
-/* One range of RFC 9110; several, another unit or nonsense are RANGE_NONE (the whole answer is always allowed). [first, end) */
-enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end, bool *open);
-/* Does this client start anew on a 200 to a resumed download? (hf_hub 0.36.2 and >= 1.5 do, others append) */
+/* One range of RFC 9110; several, another unit or nonsense are RANGE_NONE (the whole answer is
+ * always allowed). [first, end) */
+enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
+                            bool *open);
+/* Does this client start anew on a 200 to a resumed download? (hf_hub 0.36.2 and >= 1.5 do, others
+ * append) */
 bool range_client_restarts(struct gw_str user_agent);
 
 /* jobs_public.c, jobs_private.c */
@@ -241,7 +273,8 @@ int job_fill(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
 
 /* audit.c */
-void audit_record(struct gateway *gw, const struct gateway_request *req, int status, uint64_t bytes_sent, bool complete);
+void audit_record(struct gateway *gw, const struct gateway_request *req, int status,
+                  uint64_t bytes_sent, bool complete);
 void audit_tick(struct gateway *gw, bool now);
 
 /* A tree page in the index: next cursor (may be empty), then the JSON. */

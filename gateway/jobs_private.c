@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* jobs_private.c - facts of private repositories: the same records as for public ones, read from repo/. Job threads. */
+/* jobs_private.c - facts of private repositories: the same records as for public ones, read from
+ * repo/. Job threads. */
 #include "gateway/internal.h"
 #include "gateway/record.h"
 
@@ -9,12 +10,13 @@
 
 #define COMMITS_PAGE 50u
 
-static int
-put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name, enum gw_status status, int detail, struct gw_str value)
+static int put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
+                   enum gw_status status, int detail, struct gw_str value)
 {
     struct cache_put put = {
-        .kind = kind, .name = name,
-        .record = { .status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value },
+        .kind = kind,
+        .name = name,
+        .record = {.status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value},
     };
 
     if (name.p == NULL || value.p == NULL)
@@ -22,19 +24,18 @@ put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name, enum 
     return cache_put(job->gw->cache, &put, 1, &job->result.err);
 }
 
-static int
-open_repo(struct gateway_job *job, size_t first_field, struct repo **r)
+static int open_repo(struct gateway_job *job, size_t first_field, struct repo **r)
 {
     struct repo_id id;
 
     if (job->n_fields < first_field + 3)
         return gw_fail(&job->result.err, GW_INVALID, 0, "private: fields");
-    id = (struct repo_id){ job->fields[first_field], job->fields[first_field + 1], job->fields[first_field + 2] };
+    id = (struct repo_id){job->fields[first_field], job->fields[first_field + 1],
+                          job->fields[first_field + 2]};
     return repo_open(r, job->gw->config->data, &id, &job->result.err);
 }
 
-static int
-commit_of(struct gateway_job *job, size_t field, char commit[41])
+static int commit_of(struct gateway_job *job, size_t field, char commit[41])
 {
     if (job->n_fields <= field || !hub_is_commit(job->fields[field]))
         return gw_fail(&job->result.err, GW_INVALID, 0, "private: commit");
@@ -43,8 +44,7 @@ commit_of(struct gateway_job *job, size_t field, char commit[41])
     return GW_OK;
 }
 
-static void
-to_hub(struct hub_entry *out, const struct repo_entry *e)
+static void to_hub(struct hub_entry *out, const struct repo_entry *e)
 {
     memset(out, 0, sizeof(*out));
     out->directory = e->directory;
@@ -57,8 +57,7 @@ to_hub(struct hub_entry *out, const struct repo_entry *e)
 }
 
 /* key: pref, type, ns, name, revision */
-int
-job_private_ref(struct gateway_job *job)
+int job_private_ref(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
     struct gw_str *f = job->fields, value;
@@ -72,21 +71,24 @@ job_private_ref(struct gateway_job *job)
         return gw_fail(&job->result.err, GW_INVALID, 0, "pref: fields");
     rc = open_repo(job, 1, &r);
     if (rc == GW_NOT_FOUND)
-        return put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND, HUB_REPO_NOT_FOUND, GW_STR(""));
+        return put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+                       HUB_REPO_NOT_FOUND, GW_STR(""));
     if (rc != GW_OK)
         return rc;
     rc = repo_resolve(r, f[4], commit, &job->result.err);
     if (rc == GW_NOT_FOUND) {
-        rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND, HUB_REVISION_NOT_FOUND, GW_STR(""));
+        rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+                     HUB_REVISION_NOT_FOUND, GW_STR(""));
     } else if (rc == GW_OK) {
-        ref = (struct record_ref){ gw_str_c(commit), repo_canonical_ns(r), repo_canonical_name(r) };
+        ref = (struct record_ref){gw_str_c(commit), repo_canonical_ns(r), repo_canonical_name(r)};
         gw_buf_init(&b, 4096);
         record_ref_encode(&b, &ref);
         value = gw_arena_dup(a, gw_buf_str(&b));
         gw_buf_release(&b);
         rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_OK, 0, value);
         if (rc == GW_OK)
-            rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], ref.ns, ref.name, ref.commit), GW_OK, 0, value);
+            rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], ref.ns, ref.name, ref.commit), GW_OK, 0,
+                         value);
     }
     repo_close(r);
     return rc;
@@ -99,8 +101,7 @@ struct info_writer {
     struct hub_info *info;
 };
 
-static int
-add_sibling(void *ctx, const struct repo_entry *e)
+static int add_sibling(void *ctx, const struct repo_entry *e)
 {
     struct info_writer *w = ctx;
     struct hub_entry h;
@@ -112,8 +113,7 @@ add_sibling(void *ctx, const struct repo_entry *e)
     return w->out->failed ? GW_TOO_LARGE : GW_OK;
 }
 
-static int
-add_size(void *ctx, const struct repo_entry *e)
+static int add_size(void *ctx, const struct repo_entry *e)
 {
     if (!e->directory)
         *(uint64_t *)ctx += e->size;
@@ -121,8 +121,7 @@ add_size(void *ctx, const struct repo_entry *e)
 }
 
 /* "expand=a&expand=b" of a normalised query -> "a,b" */
-static struct gw_str
-expand_keys(struct gw_arena *a, struct gw_str query)
+static struct gw_str expand_keys(struct gw_arena *a, struct gw_str query)
 {
     struct gw_str rest = query, part, out = GW_STR("");
 
@@ -130,13 +129,13 @@ expand_keys(struct gw_arena *a, struct gw_str query)
         if (!gw_str_starts(part, GW_STR("expand=")))
             continue;
         part = gw_str_sub(part, 7, part.n);
-        out = gw_arena_printf(a, GW_STR_FMT "%s" GW_STR_FMT, GW_STR_ARG(out), out.n ? "," : "", GW_STR_ARG(part));
+        out = gw_arena_printf(a, GW_STR_FMT "%s" GW_STR_FMT, GW_STR_ARG(out), out.n ? "," : "",
+                              GW_STR_ARG(part));
     }
     return out;
 }
 
-static bool
-has_part(struct gw_str query, const char *wanted)
+static bool has_part(struct gw_str query, const char *wanted)
 {
     struct gw_str rest = query, part;
 
@@ -146,14 +145,14 @@ has_part(struct gw_str query, const char *wanted)
     return false;
 }
 
-static int
-write_info(struct gateway_job *job, struct repo *r, const char commit[41], struct gw_buf *out)
+static int write_info(struct gateway_job *job, struct repo *r, const char commit[41],
+                      struct gw_buf *out)
 {
     struct gw_arena *a = &job->arena;
     struct gw_error *err = &job->result.err;
     struct gw_str query = job->fields[5];
-    struct hub_info info = { .sha = gw_str_c(commit) };
-    struct info_writer w = { out, &info };
+    struct hub_info info = {.sha = gw_str_c(commit)};
+    struct info_writer w = {out, &info};
     struct repo_commit *log;
     size_t n, total;
     int rc = repo_log(r, commit, 0, 1, a, &log, &n, &total, err);
@@ -163,7 +162,8 @@ write_info(struct gateway_job *job, struct repo *r, const char commit[41], struc
     if (!hub_type_parse(job->fields[1], &info.type))
         return gw_fail(err, GW_INVALID, 0, "pinfo: type");
     info.author = repo_canonical_ns(r);
-    info.id = gw_arena_printf(a, GW_STR_FMT "/" GW_STR_FMT, GW_STR_ARG(info.author), GW_STR_ARG(repo_canonical_name(r)));
+    info.id = gw_arena_printf(a, GW_STR_FMT "/" GW_STR_FMT, GW_STR_ARG(info.author),
+                              GW_STR_ARG(repo_canonical_name(r)));
     info.created_ms = repo_created_ms(r);
     info.modified_ms = n ? log[0].date_ms : info.created_ms;
     info.with_siblings = true;
@@ -178,8 +178,7 @@ write_info(struct gateway_job *job, struct repo *r, const char commit[41], struc
 }
 
 /* key: pinfo, type, ns, name, commit, query */
-int
-job_private_info(struct gateway_job *job)
+int job_private_info(struct gateway_job *job)
 {
     struct gw_str *f = job->fields, keys;
     struct repo *r = NULL;
@@ -198,7 +197,8 @@ job_private_info(struct gateway_job *job)
     if (rc == GW_OK && keys.n)
         rc = hub_info_select(&selected, gw_buf_str(&doc), keys, &job->result.err);
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT, FACT_JOIN(&job->arena, GW_STR("info"), f[1], f[2], f[3], f[4], f[5]), GW_OK, 0,
+        rc = put_one(job, CACHE_DOCUMENT,
+                     FACT_JOIN(&job->arena, GW_STR("info"), f[1], f[2], f[3], f[4], f[5]), GW_OK, 0,
                      gw_buf_str(keys.n ? &selected : &doc));
     repo_close(r);
     gw_buf_release(&doc);
@@ -215,17 +215,18 @@ struct page_writer {
     size_t page_entries, page, n;
 };
 
-static int
-flush_page(struct page_writer *w, bool more)
+static int flush_page(struct page_writer *w, bool more)
 {
     struct gw_arena *a = &w->job->arena;
-    struct gw_str page = gw_arena_printf(a, "%zu.", w->page), next = more ? gw_arena_printf(a, "%zu.", w->page + 1) : GW_STR("");
+    struct gw_str page = gw_arena_printf(a, "%zu.", w->page),
+                  next = more ? gw_arena_printf(a, "%zu.", w->page + 1) : GW_STR("");
     int rc;
 
     gw_buf_add_char(&w->json, ']');
     rc = gw_buf_ok(&w->json, &w->job->result.err);
     if (rc == GW_OK)
-        rc = put_one(w->job, CACHE_TREE, FACT_JOIN(a, w->prefix, page), GW_OK, 0, tree_page_encode(a, next, gw_buf_str(&w->json)));
+        rc = put_one(w->job, CACHE_TREE, FACT_JOIN(a, w->prefix, page), GW_OK, 0,
+                     tree_page_encode(a, next, gw_buf_str(&w->json)));
     w->page++;
     w->n = 0;
     gw_buf_reset(&w->json);
@@ -233,8 +234,7 @@ flush_page(struct page_writer *w, bool more)
     return rc;
 }
 
-static int
-add_to_page(void *ctx, const struct repo_entry *e)
+static int add_to_page(void *ctx, const struct repo_entry *e)
 {
     struct page_writer *w = ctx;
     struct hub_entry h;
@@ -249,19 +249,20 @@ add_to_page(void *ctx, const struct repo_entry *e)
     return GW_OK;
 }
 
-/* key: ptree, type, ns, name, commit, path, flags, limit, page: all pages of this listing are written at once */
-int
-job_private_tree(struct gateway_job *job)
+/* key: ptree, type, ns, name, commit, path, flags, limit, page: all pages of this listing are
+ * written at once */
+int job_private_tree(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
     struct gw_str *f = job->fields;
-    struct page_writer w = { .job = job };
+    struct page_writer w = {.job = job};
     struct repo *r = NULL;
     char commit[41];
     uint64_t limit;
     int rc;
 
-    if (job->n_fields < 9 || f[6].n != 2 || !gw_str_u64(f[7], &limit) || commit_of(job, 4, commit) != GW_OK)
+    if (job->n_fields < 9 || f[6].n != 2 || !gw_str_u64(f[7], &limit) ||
+        commit_of(job, 4, commit) != GW_OK)
         return gw_fail(&job->result.err, GW_INVALID, 0, "ptree: fields");
     w.page_entries = limit && limit < HUB_PAGE ? limit : HUB_PAGE;
     w.prefix = FACT_JOIN(a, f[1], f[2], f[3], f[4], f[5], f[6], f[7]);
@@ -274,15 +275,15 @@ job_private_tree(struct gateway_job *job)
         rc = flush_page(&w, false);
     else if (rc == GW_NOT_FOUND)
         rc = put_one(job, CACHE_TREE, FACT_JOIN(a, w.prefix, GW_STR("0.")), GW_NOT_FOUND,
-                     job->result.err.sys == 1 ? HUB_REVISION_NOT_FOUND : HUB_ENTRY_NOT_FOUND, GW_STR(""));
+                     job->result.err.sys == 1 ? HUB_REVISION_NOT_FOUND : HUB_ENTRY_NOT_FOUND,
+                     GW_STR(""));
     repo_close(r);
     gw_buf_release(&w.json);
     return rc;
 }
 
 /* key: ppaths, type, ns, name, commit, digest of arg; arg: paths, one a line */
-int
-job_private_paths(struct gateway_job *job)
+int job_private_paths(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
     struct gw_str *f = job->fields, rest = job->arg, path, name, value;
@@ -310,7 +311,8 @@ job_private_paths(struct gateway_job *job)
         gw_buf_reset(&b);
         hub_entry_encode(&b, &h);
         value = gw_buf_str(&b);
-        rc = b.failed ? gw_fail(&job->result.err, GW_TOO_LARGE, 0, "a path is too long") : put_one(job, CACHE_FILE, name, GW_OK, 0, value);
+        rc = b.failed ? gw_fail(&job->result.err, GW_TOO_LARGE, 0, "a path is too long")
+                      : put_one(job, CACHE_FILE, name, GW_OK, 0, value);
     }
     repo_close(r);
     gw_buf_release(&b);
@@ -319,20 +321,20 @@ job_private_paths(struct gateway_job *job)
 
 /* ---- refs, commits ---- */
 
-static int
-put_document(struct gateway_job *job, struct gw_buf *json, struct gw_str next, size_t total)
+static int put_document(struct gateway_job *job, struct gw_buf *json, struct gw_str next,
+                        size_t total)
 {
     int rc = gw_buf_ok(json, &job->result.err);
 
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_OK, (int)total, tree_page_encode(&job->arena, next, gw_buf_str(json)));
+        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_OK, (int)total,
+                     tree_page_encode(&job->arena, next, gw_buf_str(json)));
     gw_buf_release(json);
     return rc;
 }
 
 /* key: prefs, type, ns, name, with pull requests */
-int
-job_private_refs(struct gateway_job *job)
+int job_private_refs(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
     struct repo *r = NULL;
@@ -353,7 +355,7 @@ job_private_refs(struct gateway_job *job)
         goto done;
     }
     for (size_t i = 0; i < n; i++) {
-        struct hub_ref one = { refs[i].name, refs[i].ref, gw_str_c(refs[i].commit) };
+        struct hub_ref one = {refs[i].name, refs[i].ref, gw_str_c(refs[i].commit)};
         if (gw_str_starts(one.ref, GW_STR("refs/heads/")))
             branches[n_branches++] = one;
         else if (gw_str_starts(one.ref, GW_STR("refs/tags/")))
@@ -368,8 +370,7 @@ done:
 }
 
 /* key: pcommits, type, ns, name, commit, limit, cursor (how many to skip) */
-int
-job_private_commits(struct gateway_job *job)
+int job_private_commits(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
     struct repo *r = NULL;
@@ -381,20 +382,23 @@ job_private_commits(struct gateway_job *job)
     size_t n, total;
     int rc;
 
-    if (job->n_fields < 7 || commit_of(job, 4, commit) != GW_OK || !gw_str_u64(job->fields[5], &limit) ||
+    if (job->n_fields < 7 || commit_of(job, 4, commit) != GW_OK ||
+        !gw_str_u64(job->fields[5], &limit) ||
         (job->fields[6].n && !gw_str_u64(job->fields[6], &skip)))
         return gw_fail(&job->result.err, GW_INVALID, 0, "pcommits: fields");
     if (limit == 0 || limit > 1000)
         limit = COMMITS_PAGE;
     rc = open_repo(job, 1, &r);
     if (rc == GW_OK)
-        rc = repo_log(r, commit, (size_t)skip, (size_t)limit, a, &log, &n, &total, &job->result.err);
+        rc =
+            repo_log(r, commit, (size_t)skip, (size_t)limit, a, &log, &n, &total, &job->result.err);
     if (rc != GW_OK)
         goto done;
     gw_buf_init(&json, 64u << 20);
     gw_buf_add_char(&json, '[');
     for (size_t i = 0; i < n; i++) {
-        struct hub_commit c = { gw_str_c(log[i].id), log[i].title, log[i].message, log[i].author, log[i].date_ms };
+        struct hub_commit c = {gw_str_c(log[i].id), log[i].title, log[i].message, log[i].author,
+                               log[i].date_ms};
         gw_json_put_comma(&json);
         hub_put_commit(&json, &c);
     }
@@ -407,9 +411,9 @@ done:
     return rc;
 }
 
-/* key: pblob, digest, type, ns, name; arg: size. Into the cache: a link when data/ and cache/ are one file system */
-int
-job_private_blob(struct gateway_job *job)
+/* key: pblob, digest, type, ns, name; arg: size. Into the cache: a link when data/ and cache/ are
+ * one file system */
+int job_private_blob(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
     struct gw_str digest, path, bytes;
@@ -423,7 +427,8 @@ job_private_blob(struct gateway_job *job)
     digest = job->fields[1];
     if (digest.n == 64) {
         path = repo_object_path(job->gw->config->data, digest, &job->arena);
-        return path.p ? cache_blob_take(job->gw->cache, digest, size, path.p, err) : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
+        return path.p ? cache_blob_take(job->gw->cache, digest, size, path.p, err)
+                      : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
     }
     if (digest.n != 40)
         return gw_fail(err, GW_INVALID, 0, "pblob: digest");

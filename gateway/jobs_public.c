@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * jobs_public.c - facts of the public hub: each job makes the call that one fact needs and puts the records that follow
- * from it. Blocking, straight-line, in a job thread.
+ * jobs_public.c - facts of the public hub: each job makes the call that one fact needs and puts the
+ * records that follow from it. Blocking, straight-line, in a job thread.
  */
 #include "gateway/internal.h"
 #include "gateway/record.h"
@@ -16,8 +16,7 @@
 #define WHOLE_TREE_CALLS_MAX 500u
 #define SHARE_DOCUMENT_MAX (256u << 10)
 
-static bool
-target_of(struct gateway_job *job, enum hub_route route, struct hub_target *t)
+static bool target_of(struct gateway_job *job, enum hub_route route, struct hub_target *t)
 {
     memset(t, 0, sizeof(*t));
     t->route = route;
@@ -29,10 +28,10 @@ target_of(struct gateway_job *job, enum hub_route route, struct hub_target *t)
     return true;
 }
 
-static struct gw_str
-put_target(struct gateway_job *job, const struct hub_target *t, struct gw_str revision)
+static struct gw_str put_target(struct gateway_job *job, const struct hub_target *t,
+                                struct gw_str revision)
 {
-    struct gw_str out = { NULL, 0 };
+    struct gw_str out = {NULL, 0};
     struct gw_buf b;
 
     gw_buf_init(&b, 4 * HUB_TARGET_MAX);
@@ -43,16 +42,15 @@ put_target(struct gateway_job *job, const struct hub_target *t, struct gw_str re
     return out;
 }
 
-static int64_t
-call_deadline(const struct gateway_job *job)
+static int64_t call_deadline(const struct gateway_job *job)
 {
     int64_t soon = gw_mono_ms() + GATEWAY_UPSTREAM_MS;
 
     return soon < job->deadline_ms ? soon : job->deadline_ms;
 }
 
-static int
-call(struct gateway_job *job, struct cache_call *c, int (*sink)(void *ctx, struct gw_str bytes), void *ctx, struct cache_reply *reply)
+static int call(struct gateway_job *job, struct cache_call *c,
+                int (*sink)(void *ctx, struct gw_str bytes), void *ctx, struct cache_reply *reply)
 {
     c->deadline_ms = call_deadline(job);
     if (c->target.p == NULL)
@@ -62,32 +60,42 @@ call(struct gateway_job *job, struct cache_call *c, int (*sink)(void *ctx, struc
 }
 
 /* An outage or a rate limit is the job's failure, not a fact to keep. */
-static int
-outage(struct gateway_job *job, const struct cache_reply *reply, enum hub_reason why)
+static int outage(struct gateway_job *job, const struct cache_reply *reply, enum hub_reason why)
 {
     if (why == HUB_BUSY)
-        return gw_fail(&job->result.err, GW_UNAVAILABLE, 429, "upstream limits the rate of this gateway; retry later");
-    return gw_fail(&job->result.err, GW_UNAVAILABLE, reply->status, "upstream answered %d%s" GW_STR_FMT, reply->status,
-                   reply->error_message.n ? ": " : "", GW_STR_ARG(gw_str_sub(reply->error_message, 0, 120)));
+        return gw_fail(&job->result.err, GW_UNAVAILABLE, 429,
+                       "upstream limits the rate of this gateway; retry later");
+    return gw_fail(&job->result.err, GW_UNAVAILABLE, reply->status,
+                   "upstream answered %d%s" GW_STR_FMT, reply->status,
+                   reply->error_message.n ? ": " : "",
+                   GW_STR_ARG(gw_str_sub(reply->error_message, 0, 120)));
 }
 
-static bool
-is_outage(enum hub_reason why)
+static bool is_outage(enum hub_reason why)
 {
-    return why != HUB_REPO_NOT_FOUND && why != HUB_REVISION_NOT_FOUND && why != HUB_ENTRY_NOT_FOUND && why != HUB_GATED_UPSTREAM;
+    return why != HUB_REPO_NOT_FOUND && why != HUB_REVISION_NOT_FOUND &&
+           why != HUB_ENTRY_NOT_FOUND && why != HUB_GATED_UPSTREAM;
 }
 
-static int
-put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name, enum gw_status status, int detail, struct gw_str value)
+static int put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
+                   enum gw_status status, int detail, struct gw_str value)
 {
     struct cache_put put = {
-        .kind = kind, .name = name,
-        .record = { .status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value },
+        .kind = kind,
+        .name = name,
+        .record = {.status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value},
     };
 
     if (name.p == NULL || value.p == NULL)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     return cache_put(job->gw->cache, &put, 1, &job->result.err);
+}
+
+/* There is a next page, and no way to ask for it: better an error than a list cut short. */
+static int bad_link(struct gateway_job *job)
+{
+    return gw_fail(&job->result.err, GW_INVALID, 0,
+                   "upstream's Link to the next page cannot be read");
 }
 
 /* ---- info: the document, and what it says of name and commit ---- */
@@ -99,8 +107,7 @@ struct document_call {
     struct cache_reply reply;
 };
 
-static int
-feed_document(void *ctx, struct gw_str bytes)
+static int feed_document(void *ctx, struct gw_str bytes)
 {
     struct document_call *d = ctx;
 
@@ -108,10 +115,9 @@ feed_document(void *ctx, struct gw_str bytes)
 }
 
 /* GW_OK for any status; a 2xx has its whole, filtered JSON in d->json. */
-static int
-fetch_document(struct gateway_job *job, struct gw_str target, struct document_call *d)
+static int fetch_document(struct gateway_job *job, struct gw_str target, struct document_call *d)
 {
-    struct cache_call c = { .method = "GET", .target = target };
+    struct cache_call c = {.method = "GET", .target = target};
     int rc;
 
     gw_buf_init(&d->json, GATEWAY_DOCUMENT_MAX);
@@ -127,35 +133,34 @@ fetch_document(struct gateway_job *job, struct gw_str target, struct document_ca
     return rc;
 }
 
-static void
-release_document(struct document_call *d)
+static void release_document(struct document_call *d)
 {
     hub_doc_reader_free(d->reader);
     gw_buf_release(&d->json);
 }
 
 /* The id that upstream gives must follow the grammar of names before it is used as one. */
-static void
-canonical_name(struct gateway_job *job, struct gw_str id, struct gw_str *ns, struct gw_str *name)
+static void canonical_name(struct gateway_job *job, struct gw_str id, struct gw_str *ns,
+                           struct gw_str *name)
 {
     struct hub_target t;
     struct gw_str raw = gw_arena_printf(&job->arena, "/api/models/" GW_STR_FMT, GW_STR_ARG(id));
 
     *ns = job->fields[2];
     *name = job->fields[3];
-    if (id.n == 0 || raw.p == NULL || hub_target_parse(&t, GW_STR("GET"), raw, &job->arena, NULL) != GW_OK ||
+    if (id.n == 0 || raw.p == NULL ||
+        hub_target_parse(&t, GW_STR("GET"), raw, &job->arena, NULL) != GW_OK ||
         t.route != HUB_INFO || t.revision.n)
         return;
     *ns = t.ns;
     *name = t.name;
 }
 
-static int
-put_refs(struct gateway_job *job, struct gw_str sha, struct gw_str id)
+static int put_refs(struct gateway_job *job, struct gw_str sha, struct gw_str id)
 {
     struct gw_arena *a = &job->arena;
     struct gw_str *f = job->fields;
-    struct record_ref ref = { .commit = sha };
+    struct record_ref ref = {.commit = sha};
     struct cache_put puts[4];
     struct gw_buf value;
     size_t n = 0;
@@ -165,14 +170,16 @@ put_refs(struct gateway_job *job, struct gw_str sha, struct gw_str id)
     gw_buf_init(&value, 4096);
     record_ref_encode(&value, &ref);
     rc = gw_buf_ok(&value, &job->result.err);
-    /* under the name as asked and under the canonical one, at this revision and at the commit, which never changes */
+    /* under the name as asked and under the canonical one, at this revision and at the commit,
+     * which never changes */
     puts[n++].name = FACT_JOIN(a, f[1], f[2], f[3], f[4]);
     puts[n++].name = FACT_JOIN(a, f[1], f[2], f[3], sha);
     puts[n++].name = FACT_JOIN(a, f[1], ref.ns, ref.name, f[4]);
     puts[n++].name = FACT_JOIN(a, f[1], ref.ns, ref.name, sha);
     for (size_t i = 0; i < n && rc == GW_OK; i++) {
         puts[i].kind = CACHE_REF;
-        puts[i].record = (struct cache_record){ .status = GW_OK, .checked_ms = gw_wall_ms(), .value = gw_buf_str(&value) };
+        puts[i].record = (struct cache_record){
+            .status = GW_OK, .checked_ms = gw_wall_ms(), .value = gw_buf_str(&value)};
         if (puts[i].name.p == NULL)
             rc = gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     }
@@ -182,8 +189,8 @@ put_refs(struct gateway_job *job, struct gw_str sha, struct gw_str id)
     return rc;
 }
 
-static int
-put_no_repo(struct gateway_job *job, const struct cache_reply *reply, enum hub_reason why)
+static int put_no_repo(struct gateway_job *job, const struct cache_reply *reply,
+                       enum hub_reason why)
 {
     struct gw_str *f = job->fields;
     struct gw_str text = why == HUB_GATED_UPSTREAM ? reply->error_message : GW_STR("");
@@ -191,17 +198,18 @@ put_no_repo(struct gateway_job *job, const struct cache_reply *reply, enum hub_r
 
     if (why == HUB_ENTRY_NOT_FOUND) /* a bare 404 of a repo's info is a missing repo */
         why = HUB_REPO_NOT_FOUND;
-    rc = put_one(job, CACHE_REF, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), GW_NOT_FOUND, (int)why, text.p ? text : GW_STR(""));
+    rc = put_one(job, CACHE_REF, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+                 (int)why, text.p ? text : GW_STR(""));
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_NOT_FOUND, (int)why, text.p ? text : GW_STR(""));
+        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_NOT_FOUND, (int)why,
+                     text.p ? text : GW_STR(""));
     return rc;
 }
 
 /* key: info, type, ns, name, revision, query */
-int
-job_info(struct gateway_job *job)
+int job_info(struct gateway_job *job)
 {
-    struct document_call d = { 0 }, whole = { 0 };
+    struct document_call d = {0}, whole = {0};
     struct hub_target t;
     struct gw_str sha, id;
     enum hub_reason why;
@@ -234,7 +242,8 @@ job_info(struct gateway_job *job)
     rc = put_one(job, CACHE_DOCUMENT, job->key, GW_OK, 0, gw_buf_str(&d.json));
     if (rc == GW_OK && d.json.n <= SHARE_DOCUMENT_MAX && !gw_str_eq(sha, job->fields[4]))
         rc = put_one(job, CACHE_DOCUMENT,
-                     FACT_JOIN(&job->arena, GW_STR("info"), job->fields[1], job->fields[2], job->fields[3], sha, job->fields[5]),
+                     FACT_JOIN(&job->arena, GW_STR("info"), job->fields[1], job->fields[2],
+                               job->fields[3], sha, job->fields[5]),
                      GW_OK, 0, gw_buf_str(&d.json));
     if (rc == GW_OK)
         rc = put_refs(job, sha, id);
@@ -245,10 +254,9 @@ done:
 }
 
 /* key: document, target. Kept as a page: refs, commits, discussions */
-int
-job_document(struct gateway_job *job)
+int job_document(struct gateway_job *job)
 {
-    struct document_call d = { 0 };
+    struct document_call d = {0};
     enum hub_reason why;
     int rc;
 
@@ -257,10 +265,14 @@ job_document(struct gateway_job *job)
     rc = fetch_document(job, job->fields[1], &d);
     if (rc == GW_OK && d.reply.status / 100 != 2) {
         why = hub_classify_upstream(d.reply.status, d.reply.error_code, d.reply.error_message);
-        rc = is_outage(why) ? outage(job, &d.reply, why) : put_one(job, CACHE_DOCUMENT, job->fields[1], GW_NOT_FOUND, (int)why, GW_STR(""));
+        rc = is_outage(why)
+                 ? outage(job, &d.reply, why)
+                 : put_one(job, CACHE_DOCUMENT, job->fields[1], GW_NOT_FOUND, (int)why, GW_STR(""));
     } else if (rc == GW_OK) {
         struct gw_str next = hub_link_cursor(d.reply.link, &job->arena);
-        rc = put_one(job, CACHE_DOCUMENT, job->fields[1], GW_OK, 0, tree_page_encode(&job->arena, next, gw_buf_str(&d.json)));
+        rc = next.p == NULL ? bad_link(job)
+                            : put_one(job, CACHE_DOCUMENT, job->fields[1], GW_OK, 0,
+                                      tree_page_encode(&job->arena, next, gw_buf_str(&d.json)));
     }
     release_document(&d);
     return rc;
@@ -268,11 +280,12 @@ job_document(struct gateway_job *job)
 
 /* ---- tree ---- */
 
-/* One call upstream, cut into our pages while it streams: memory is one page, whatever upstream sends. */
+/* One call upstream, cut into our pages while it streams: memory is one page, whatever upstream
+ * sends. */
 struct tree_call {
     struct gateway_job *job;
-    struct gw_str repo_name[4];   /* type, ns, name, commit */
-    struct gw_str page_prefix;    /* of the record's name, up to the page */
+    struct gw_str repo_name[4]; /* type, ns, name, commit */
+    struct gw_str page_prefix;  /* of the record's name, up to the page */
     struct gw_str upstream_cursor;
     size_t page_entries, page_number, n;
     struct gw_buf json;           /* the page being collected */
@@ -284,8 +297,7 @@ struct tree_call {
     struct cache_reply reply;
 };
 
-static int
-flush_files(struct tree_call *c)
+static int flush_files(struct tree_call *c)
 {
     struct gateway_job *job = c->job;
     struct cache_put *puts = gw_arena_alloc(&c->page_arena, (c->n + 1) * sizeof(*puts));
@@ -295,10 +307,12 @@ flush_files(struct tree_call *c)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     for (size_t i = 0; i < c->n; i++) {
         puts[i].kind = CACHE_FILE;
-        puts[i].name = FACT_JOIN(&c->page_arena, c->repo_name[0], c->repo_name[1], c->repo_name[2], c->repo_name[3], c->paths[i]);
+        puts[i].name = FACT_JOIN(&c->page_arena, c->repo_name[0], c->repo_name[1], c->repo_name[2],
+                                 c->repo_name[3], c->paths[i]);
         puts[i].record = (struct cache_record){
-            .status = GW_OK, .checked_ms = now,
-            .value = { c->files.p + c->file_at[i], c->file_at[i + 1] - c->file_at[i] },
+            .status = GW_OK,
+            .checked_ms = now,
+            .value = {c->files.p + c->file_at[i], c->file_at[i + 1] - c->file_at[i]},
         };
         if (puts[i].name.p == NULL)
             return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
@@ -306,11 +320,11 @@ flush_files(struct tree_call *c)
     return c->n ? cache_put(job->gw->cache, puts, c->n, &job->result.err) : GW_OK;
 }
 
-static int
-flush_page(struct tree_call *c, struct gw_str next)
+static int flush_page(struct tree_call *c, struct gw_str next)
 {
     struct gw_arena *a = &c->page_arena;
-    struct gw_str page = gw_arena_printf(a, "%zu." GW_STR_FMT, c->page_number, GW_STR_ARG(c->upstream_cursor));
+    struct gw_str page =
+        gw_arena_printf(a, "%zu." GW_STR_FMT, c->page_number, GW_STR_ARG(c->upstream_cursor));
     int rc;
 
     gw_buf_add_char(&c->json, ']');
@@ -320,8 +334,8 @@ flush_page(struct tree_call *c, struct gw_str next)
     if (rc == GW_OK)
         rc = flush_files(c);
     if (rc == GW_OK)
-        rc = put_one(c->job, CACHE_TREE, page.p ? FACT_JOIN(a, c->page_prefix, page) : page, GW_OK, 0,
-                     tree_page_encode(a, next, gw_buf_str(&c->json)));
+        rc = put_one(c->job, CACHE_TREE, page.p ? FACT_JOIN(a, c->page_prefix, page) : page, GW_OK,
+                     0, tree_page_encode(a, next, gw_buf_str(&c->json)));
     c->page_number++;
     c->n = 0;
     gw_buf_reset(&c->json);
@@ -331,14 +345,14 @@ flush_page(struct tree_call *c, struct gw_str next)
     return rc;
 }
 
-static int
-on_tree_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
+static int on_tree_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
 {
     struct tree_call *c = ctx;
     int rc;
 
     if (c->n == c->page_entries) {
-        struct gw_str next = gw_arena_printf(&c->page_arena, "%zu." GW_STR_FMT, c->page_number + 1, GW_STR_ARG(c->upstream_cursor));
+        struct gw_str next = gw_arena_printf(&c->page_arena, "%zu." GW_STR_FMT, c->page_number + 1,
+                                             GW_STR_ARG(c->upstream_cursor));
         rc = next.p ? flush_page(c, next) : GW_NO_MEMORY;
         if (rc != GW_OK)
             return rc;
@@ -352,20 +366,20 @@ on_tree_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
     return c->paths[c->n - 1].p ? GW_OK : GW_NO_MEMORY;
 }
 
-static int
-feed_tree(void *ctx, struct gw_str bytes)
+static int feed_tree(void *ctx, struct gw_str bytes)
 {
     struct tree_call *c = ctx;
 
     return hub_list_reader_feed(c->reader, bytes, &c->job->result.err);
 }
 
-/* key: tree, type, ns, name, commit, path, flags, limit, page. next: upstream's next cursor, "" at the end */
-static int
-fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags, struct gw_str limit, struct gw_str upstream_cursor, struct gw_str *next)
+/* key: tree, type, ns, name, commit, path, flags, limit, page. next: upstream's next cursor, "" at
+ * the end */
+static int fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags,
+                      struct gw_str limit, struct gw_str upstream_cursor, struct gw_str *next)
 {
     struct tree_call *c = gw_alloc(sizeof(*c));
-    struct cache_call call_ = { .method = "GET" };
+    struct cache_call call_ = {.method = "GET"};
     struct gw_buf query;
     struct hub_target t;
     enum hub_reason why;
@@ -387,11 +401,13 @@ fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags, str
     for (int i = 0; i < 4; i++)
         c->repo_name[i] = job->fields[i + 1];
     c->page_entries = n && n < HUB_PAGE ? n : HUB_PAGE;
-    c->page_prefix = FACT_JOIN(&job->arena, job->fields[1], job->fields[2], job->fields[3], job->fields[4], path, flags, limit);
+    c->page_prefix = FACT_JOIN(&job->arena, job->fields[1], job->fields[2], job->fields[3],
+                               job->fields[4], path, flags, limit);
     c->upstream_cursor = upstream_cursor;
     c->reader = hub_list_reader_new(on_tree_entry, c);
     t.path = path;
-    gw_buf_addf(&query, "recursive=%s&expand=%s", flags.p[0] == 'r' ? "true" : "false", flags.p[1] == 'e' ? "true" : "false");
+    gw_buf_addf(&query, "recursive=%s&expand=%s", flags.p[0] == 'r' ? "true" : "false",
+                flags.p[1] == 'e' ? "true" : "false");
     if (n)
         gw_buf_addf(&query, "&limit=%zu", c->page_entries);
     if (upstream_cursor.n) {
@@ -414,7 +430,9 @@ fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags, str
             rc = outage(job, &c->reply, why);
         else
             rc = put_one(job, CACHE_TREE,
-                         FACT_JOIN(&job->arena, c->page_prefix, gw_arena_printf(&job->arena, "0." GW_STR_FMT, GW_STR_ARG(upstream_cursor))),
+                         FACT_JOIN(&job->arena, c->page_prefix,
+                                   gw_arena_printf(&job->arena, "0." GW_STR_FMT,
+                                                   GW_STR_ARG(upstream_cursor))),
                          GW_NOT_FOUND, (int)why, GW_STR(""));
         if (rc == GW_OK)
             job->result.err.sys = c->reply.status;
@@ -423,7 +441,10 @@ fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags, str
     rc = hub_list_reader_finish(c->reader, &job->result.err);
     if (rc == GW_OK) {
         *next = hub_link_cursor(c->reply.link, &job->arena);
-        rc = flush_page(c, next->n ? gw_arena_printf(&job->arena, "0." GW_STR_FMT, GW_STR_ARG(*next)) : GW_STR(""));
+        rc = next->p == NULL ? bad_link(job)
+                             : flush_page(c, next->n ? gw_arena_printf(&job->arena, "0." GW_STR_FMT,
+                                                                       GW_STR_ARG(*next))
+                                                     : GW_STR(""));
     }
 done:
     hub_list_reader_free(c->reader);
@@ -435,16 +456,15 @@ done:
     return rc;
 }
 
-static int
-put_whole(struct gateway_job *job, enum gw_status status)
+static int put_whole(struct gateway_job *job, enum gw_status status)
 {
     struct gw_str *f = job->fields;
 
-    return put_one(job, CACHE_COMMIT, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), status, 0, GW_STR(""));
+    return put_one(job, CACHE_COMMIT, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), status, 0,
+                   GW_STR(""));
 }
 
-int
-job_tree(struct gateway_job *job)
+int job_tree(struct gateway_job *job)
 {
     struct gw_str cursor, page, next;
     int rc;
@@ -455,15 +475,15 @@ job_tree(struct gateway_job *job)
     if (!gw_str_split(&cursor, '.', &page) || cursor.p == NULL)
         return gw_fail(&job->result.err, GW_INVALID, 0, "tree: page");
     rc = fetch_tree(job, job->fields[5], job->fields[6], job->fields[7], cursor, &next);
-    if (rc == GW_OK && job->result.err.sys == 0 && job->fields[5].n == 0 && job->fields[6].p[0] == 'r' && cursor.n == 0 && next.n == 0)
+    if (rc == GW_OK && job->result.err.sys == 0 && job->fields[5].n == 0 &&
+        job->fields[6].p[0] == 'r' && cursor.n == 0 && next.n == 0)
         rc = put_whole(job, GW_OK); /* all of the commit came in one call */
     job->result.err.sys = 0;
     return rc;
 }
 
 /* key: wholetree, type, ns, name, commit */
-int
-job_whole_tree(struct gateway_job *job)
+int job_whole_tree(struct gateway_job *job)
 {
     struct gw_str *f = job->fields;
     struct gw_str cursor = GW_STR(""), next, name;
@@ -498,8 +518,7 @@ struct paths_call {
     struct hub_list_reader *reader;
 };
 
-static int
-keep_entry(struct paths_call *c, size_t i, const struct hub_entry *e)
+static int keep_entry(struct paths_call *c, size_t i, const struct hub_entry *e)
 {
     struct gw_buf b;
 
@@ -507,13 +526,13 @@ keep_entry(struct paths_call *c, size_t i, const struct hub_entry *e)
     hub_entry_encode(&b, e);
     c->found[i] = true;
     c->puts[i].record.status = GW_OK;
-    c->puts[i].record.value = b.failed ? (struct gw_str){ NULL, 0 } : gw_arena_dup(&c->job->arena, gw_buf_str(&b));
+    c->puts[i].record.value =
+        b.failed ? (struct gw_str){NULL, 0} : gw_arena_dup(&c->job->arena, gw_buf_str(&b));
     gw_buf_release(&b);
     return c->puts[i].record.value.p ? GW_OK : GW_NO_MEMORY;
 }
 
-static int
-on_path_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
+static int on_path_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
 {
     struct paths_call *c = ctx;
 
@@ -524,23 +543,22 @@ on_path_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
     return GW_OK; /* not asked for */
 }
 
-static int
-feed_paths(void *ctx, struct gw_str bytes)
+static int feed_paths(void *ctx, struct gw_str bytes)
 {
     struct paths_call *c = ctx;
 
     return hub_list_reader_feed(c->reader, bytes, &c->job->result.err);
 }
 
-/* Hubs that have no paths-info (mirrors, proxies): what every client asks, HEAD resolve, says digest and size too. */
-static int
-ask_by_head(struct paths_call *c, size_t i)
+/* Hubs that have no paths-info (mirrors, proxies): what every client asks, HEAD resolve, says
+ * digest and size too. */
+static int ask_by_head(struct paths_call *c, size_t i)
 {
     struct gateway_job *job = c->job;
-    struct cache_call call_ = { .method = "HEAD" };
+    struct cache_call call_ = {.method = "HEAD"};
     struct cache_reply reply;
     struct hub_target t;
-    struct hub_entry e = { .path = c->paths[i] };
+    struct hub_entry e = {.path = c->paths[i]};
     struct gw_str digest;
     struct gw_git_sha1 sha1;
     enum hub_reason why;
@@ -578,16 +596,17 @@ ask_by_head(struct paths_call *c, size_t i)
         gw_hex_encode(e.oid, id, sizeof(id));
         e.pointer_size = (uint32_t)n;
     } else {
-        return gw_fail(&job->result.err, GW_INVALID, 0, "upstream names no digest for a file (ETag)");
+        return gw_fail(&job->result.err, GW_INVALID, 0,
+                       "upstream names no digest for a file (ETag)");
     }
     return keep_entry(c, i, &e);
 }
 
-static int
-ask_paths(struct paths_call *c)
+static int ask_paths(struct paths_call *c)
 {
     struct gateway_job *job = c->job;
-    struct cache_call call_ = { .method = "POST", .content_type = GW_STR("application/x-www-form-urlencoded") };
+    struct cache_call call_ = {.method = "POST",
+                               .content_type = GW_STR("application/x-www-form-urlencoded")};
     struct cache_reply reply;
     struct hub_target t;
     struct gw_buf body;
@@ -604,27 +623,29 @@ ask_paths(struct paths_call *c)
     call_.target = put_target(job, &t, job->fields[4]);
     call_.body = gw_buf_str(&body);
     c->reader = hub_list_reader_new(on_path_entry, c);
-    rc = c->reader == NULL ? gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory") : gw_buf_ok(&body, &job->result.err);
+    rc = c->reader == NULL ? gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory")
+                           : gw_buf_ok(&body, &job->result.err);
     if (rc == GW_OK)
         rc = call(job, &call_, feed_paths, c, &reply);
     if (rc == GW_OK && reply.status / 100 == 2)
         rc = hub_list_reader_finish(c->reader, &job->result.err);
-    else if (rc == GW_OK && c->n <= PATHS_HEAD_MAX && reply.status / 100 == 4 && reply.status != 429 && reply.status != 408 && reply.error_code.n == 0)
+    else if (rc == GW_OK && c->n <= PATHS_HEAD_MAX && reply.status / 100 == 4 &&
+             reply.status != 429 && reply.status != 408 && reply.error_code.n == 0)
         for (size_t i = 0; i < c->n && rc == GW_OK; i++)
             rc = ask_by_head(c, i);
     else if (rc == GW_OK)
-        rc = outage(job, &reply, hub_classify_upstream(reply.status, reply.error_code, reply.error_message));
+        rc = outage(job, &reply,
+                    hub_classify_upstream(reply.status, reply.error_code, reply.error_message));
     hub_list_reader_free(c->reader);
     gw_buf_release(&body);
     return rc;
 }
 
 /* key: paths, type, ns, name, commit, digest of arg; arg: paths, one a line */
-int
-job_paths(struct gateway_job *job)
+int job_paths(struct gateway_job *job)
 {
     struct gw_arena *a = &job->arena;
-    struct paths_call c = { .job = job };
+    struct paths_call c = {.job = job};
     struct gw_str rest = job->arg, path, *f = job->fields;
     size_t lines = 1;
     int rc;
@@ -638,8 +659,9 @@ job_paths(struct gateway_job *job)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     while (gw_str_split(&rest, '\n', &path)) {
         c.puts[c.n] = (struct cache_put){
-            .kind = CACHE_FILE, .name = FACT_JOIN(a, f[1], f[2], f[3], f[4], path),
-            .record = { .status = GW_NOT_FOUND, .value = GW_STR("") },
+            .kind = CACHE_FILE,
+            .name = FACT_JOIN(a, f[1], f[2], f[3], f[4], path),
+            .record = {.status = GW_NOT_FOUND, .value = GW_STR("")},
         };
         if (c.puts[c.n].name.p == NULL)
             return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
@@ -653,39 +675,40 @@ job_paths(struct gateway_job *job)
 
 /* ---- bytes ---- */
 
-static int
-size_and_target(struct gateway_job *job, uint64_t *size, struct gw_str *target)
+static int size_and_target(struct gateway_job *job, uint64_t *size, struct gw_str *target)
 {
     struct gw_str text;
 
     *target = job->arg;
-    if (job->n_fields < 2 || !gw_str_split(target, '\n', &text) || !gw_str_u64(text, size) || target->n == 0)
+    if (job->n_fields < 2 || !gw_str_split(target, '\n', &text) || !gw_str_u64(text, size) ||
+        target->n == 0)
         return gw_fail(&job->result.err, GW_INVALID, 0, "blob: fields");
     return GW_OK;
 }
 
 /* key: blob, digest; arg: size, target */
-int
-job_blob(struct gateway_job *job)
+int job_blob(struct gateway_job *job)
 {
     struct gw_str target;
     uint64_t size;
     int rc = size_and_target(job, &size, &target);
 
     if (rc == GW_OK)
-        rc = cache_blob_fetch(job->gw->cache, job->fields[1], size, target, call_deadline(job), &job->result.err);
+        rc = cache_blob_fetch(job->gw->cache, job->fields[1], size, target, call_deadline(job),
+                              &job->result.err);
     if (rc == GW_NOT_FOUND) /* listed, but not there: upstream contradicts itself */
         rc = job->result.err.status = GW_INVALID;
     return rc;
 }
 
 /* key: part, digest; arg: size, target */
-int
-job_part(struct gateway_job *job)
+int job_part(struct gateway_job *job)
 {
     struct cache_source src;
     uint64_t size;
     int rc = size_and_target(job, &size, &src.target);
 
-    return rc == GW_OK ? cache_part_create(job->gw->cache, job->fields[1], size, &src, &job->result.err) : rc;
+    return rc == GW_OK
+               ? cache_part_create(job->gw->cache, job->fields[1], size, &src, &job->result.err)
+               : rc;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* range.c - the Range header (RFC 9110 section 14) for blobs that are still filling; whole blobs have nginx's filter. */
+/* range.c - the Range header (RFC 9110 section 14) for blobs that are still filling; whole blobs
+ * have nginx's filter. */
 #include "gateway/internal.h"
 
-enum range_kind
-range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end, bool *open)
+enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
+                            bool *open)
 {
     struct gw_str rest = gw_str_trim(header), from;
     uint64_t a, b;
@@ -12,7 +13,8 @@ range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
     if (!gw_str_ieq(gw_str_sub(rest, 0, 6), GW_STR("bytes=")))
         return RANGE_NONE;
     rest = gw_str_trim(gw_str_sub(rest, 6, rest.n));
-    if (rest.n > 64 || memchr(rest.p, ',', rest.n) != NULL || !gw_str_split(&rest, '-', &from) || rest.p == NULL)
+    if (rest.n > 64 || memchr(rest.p, ',', rest.n) != NULL || !gw_str_split(&rest, '-', &from) ||
+        rest.p == NULL)
         return RANGE_NONE;
     from = gw_str_trim(from);
     rest = gw_str_trim(rest);
@@ -38,8 +40,7 @@ range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
     return RANGE_ONE;
 }
 
-bool
-range_client_restarts(struct gw_str ua)
+bool range_client_restarts(struct gw_str ua)
 {
     static const char mark[] = "hf_hub/";
     uint64_t major, minor;
@@ -54,7 +55,8 @@ range_client_restarts(struct gw_str ua)
         rest = gw_str_trim(part);
         if (gw_str_eq_c(rest, "0.36.2"))
             return true;
-        if (!gw_str_split(&rest, '.', &part) || !gw_str_u64(part, &major) || !gw_str_split(&rest, '.', &part) || !gw_str_u64(part, &minor))
+        if (!gw_str_split(&rest, '.', &part) || !gw_str_u64(part, &major) ||
+            !gw_str_split(&rest, '.', &part) || !gw_str_u64(part, &minor))
             return false;
         return major > 1 || (major == 1 && minor >= 5);
     }

@@ -1,28 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* record.c - see record.h. A record is a version byte and fields, each a 32-bit length and its bytes. */
+/* record.c - see record.h. A record is a version byte and fields, each a 32-bit length and its
+ * bytes. */
 #include "gateway/record.h"
 
 #include "hub/hub.h"
 
 #define RECORD_VERSION '1'
 
-static void
-put_bytes(struct gw_buf *out, const void *p, size_t n)
+static void put_bytes(struct gw_buf *out, const void *p, size_t n)
 {
     uint32_t length = (uint32_t)n;
 
-    gw_buf_add(out, (struct gw_str){ (const char *)&length, sizeof(length) });
-    gw_buf_add(out, (struct gw_str){ p, n });
+    gw_buf_add(out, (struct gw_str){(const char *)&length, sizeof(length)});
+    gw_buf_add(out, (struct gw_str){p, n});
 }
 
-static void
-put_str(struct gw_buf *out, struct gw_str s)
+static void put_str(struct gw_buf *out, struct gw_str s)
 {
     put_bytes(out, s.p, s.n);
 }
 
-static bool
-get_str(struct gw_str *in, struct gw_str *out)
+static bool get_str(struct gw_str *in, struct gw_str *out)
 {
     uint32_t length;
 
@@ -31,13 +29,12 @@ get_str(struct gw_str *in, struct gw_str *out)
     memcpy(&length, in->p, sizeof(length));
     if (length > in->n - sizeof(length))
         return false;
-    *out = (struct gw_str){ in->p + sizeof(length), length };
+    *out = (struct gw_str){in->p + sizeof(length), length};
     *in = gw_str_sub(*in, sizeof(length) + length, in->n);
     return true;
 }
 
-static bool
-get_bytes(struct gw_str *in, void *out, size_t n)
+static bool get_bytes(struct gw_str *in, void *out, size_t n)
 {
     struct gw_str s;
 
@@ -47,8 +44,7 @@ get_bytes(struct gw_str *in, void *out, size_t n)
     return true;
 }
 
-static bool
-get_version(struct gw_str *in)
+static bool get_version(struct gw_str *in)
 {
     if (in->n == 0 || in->p[0] != RECORD_VERSION)
         return false;
@@ -65,8 +61,7 @@ struct token_fixed {
     int32_t revoked;
 };
 
-void
-record_token_encode(struct gw_buf *out, const struct auth_token *t)
+void record_token_encode(struct gw_buf *out, const struct auth_token *t)
 {
     struct token_fixed f;
 
@@ -84,30 +79,31 @@ record_token_encode(struct gw_buf *out, const struct auth_token *t)
     put_str(out, t->name);
 }
 
-bool
-record_token_decode(struct auth_token *out, struct gw_str in)
+bool record_token_decode(struct auth_token *out, struct gw_str in)
 {
     struct token_fixed f;
 
     memset(out, 0, sizeof(*out));
-    if (!get_version(&in) || !get_bytes(&in, &f, sizeof(f)) || !get_str(&in, &out->subject) || !get_str(&in, &out->name))
+    if (!get_version(&in) || !get_bytes(&in, &f, sizeof(f)) || !get_str(&in, &out->subject) ||
+        !get_str(&in, &out->name))
         return false;
     memcpy(out->id, f.id, sizeof(out->id));
     out->id[AUTH_TOKEN_ID_LEN] = '\0';
     memcpy(out->secret_sha256, f.secret_sha256, sizeof(out->secret_sha256));
     out->kind = f.kind;
-    out->role = f.role == AUTH_ROLE_WRITE ? AUTH_ROLE_WRITE : f.role == AUTH_ROLE_READ ? AUTH_ROLE_READ : AUTH_ROLE_NONE;
+    out->role = f.role == AUTH_ROLE_WRITE  ? AUTH_ROLE_WRITE
+                : f.role == AUTH_ROLE_READ ? AUTH_ROLE_READ
+                                           : AUTH_ROLE_NONE;
     out->created_ms = f.created_ms;
     out->expires_ms = f.expires_ms;
     out->revoked = f.revoked != 0;
     return true;
 }
 
-void
-record_subject_encode(struct gw_buf *out, const struct auth_subject *s)
+void record_subject_encode(struct gw_buf *out, const struct auth_subject *s)
 {
     uint32_t n = (uint32_t)s->n_groups;
-    uint8_t flags[2] = { s->state == AUTH_ACTIVE, s->service };
+    uint8_t flags[2] = {s->state == AUTH_ACTIVE, s->service};
 
     gw_buf_add_char(out, RECORD_VERSION);
     put_bytes(out, flags, sizeof(flags));
@@ -124,17 +120,18 @@ record_subject_encode(struct gw_buf *out, const struct auth_subject *s)
         put_str(out, s->groups[i]);
 }
 
-bool
-record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
+bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
 {
     struct gw_str *groups;
     uint8_t flags[2];
     uint32_t n;
 
     memset(out, 0, sizeof(*out));
-    if (!get_version(&in) || !get_bytes(&in, flags, sizeof(flags)) || !get_bytes(&in, &out->checked_ms, sizeof(out->checked_ms)) ||
-        !get_str(&in, &out->id) || !get_str(&in, &out->realm) || !get_str(&in, &out->source_id) || !get_str(&in, &out->dn) ||
-        !get_str(&in, &out->name) || !get_str(&in, &out->display) || !get_str(&in, &out->email) || !get_bytes(&in, &n, sizeof(n)))
+    if (!get_version(&in) || !get_bytes(&in, flags, sizeof(flags)) ||
+        !get_bytes(&in, &out->checked_ms, sizeof(out->checked_ms)) || !get_str(&in, &out->id) ||
+        !get_str(&in, &out->realm) || !get_str(&in, &out->source_id) || !get_str(&in, &out->dn) ||
+        !get_str(&in, &out->name) || !get_str(&in, &out->display) || !get_str(&in, &out->email) ||
+        !get_bytes(&in, &n, sizeof(n)))
         return false;
     if (n > in.n / sizeof(uint32_t))
         return false;
@@ -151,8 +148,7 @@ record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_aren
     return true;
 }
 
-void
-record_ref_encode(struct gw_buf *out, const struct record_ref *r)
+void record_ref_encode(struct gw_buf *out, const struct record_ref *r)
 {
     gw_buf_add_char(out, RECORD_VERSION);
     put_str(out, r->commit);
@@ -160,9 +156,8 @@ record_ref_encode(struct gw_buf *out, const struct record_ref *r)
     put_str(out, r->name);
 }
 
-bool
-record_ref_decode(struct record_ref *out, struct gw_str in)
+bool record_ref_decode(struct record_ref *out, struct gw_str in)
 {
-    return get_version(&in) && get_str(&in, &out->commit) && get_str(&in, &out->ns) && get_str(&in, &out->name) &&
-        hub_is_commit(out->commit) && out->name.n > 0;
+    return get_version(&in) && get_str(&in, &out->commit) && get_str(&in, &out->ns) &&
+           get_str(&in, &out->name) && hub_is_commit(out->commit) && out->name.n > 0;
 }

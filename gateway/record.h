@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * gateway/record.h - the binary form of tokens, subjects and refs in the index: read on every request, so no JSON and no
- * MAC there (data/ has both, and is what the entries are read from).
+ * gateway/record.h - the binary form of tokens, subjects and refs in the index: read on every
+ * request, so no JSON and no MAC there (data/ has both, and is what the entries are read from).
  */
 #ifndef GATEWAY_RECORD_H
 #define GATEWAY_RECORD_H
@@ -13,7 +13,8 @@
 void record_token_encode(struct gw_buf *out, const struct auth_token *t);
 bool record_token_decode(struct auth_token *out, struct gw_str value); /* borrows from value */
 void record_subject_encode(struct gw_buf *out, const struct auth_subject *s);
-bool record_subject_decode(struct auth_subject *out, struct gw_str value, struct gw_arena *a); /* borrows; groups array in the arena */
+bool record_subject_decode(struct auth_subject *out, struct gw_str value,
+                           struct gw_arena *a); /* borrows; groups array in the arena */
 
 /* A ref: the commit, and the repo's canonical name. */
 struct record_ref {

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resolve.c - names to content: repo and revision -> canonical name and commit; commit and path -> entry. The namespace
- * decides the home before any look-up: a private name never reaches upstream, a public one never reaches repo/.
+ * resolve.c - names to content: repo and revision -> canonical name and commit; commit and path ->
+ * entry. The namespace decides the home before any look-up: a private name never reaches upstream,
+ * a public one never reaches repo/.
  */
 #include "gateway/internal.h"
 #include "gateway/record.h"
 
 #include "base/encode.h"
 
-static struct policy_object
-object_of(const struct hub_target *t, struct gw_str ns, struct gw_str name, struct gw_str commit)
+static struct policy_object object_of(const struct hub_target *t, struct gw_str ns,
+                                      struct gw_str name, struct gw_str commit)
 {
     bool whole_repo = t->route != HUB_RESOLVE && t->route != HUB_RAW;
 
@@ -23,15 +24,15 @@ object_of(const struct hub_target *t, struct gw_str ns, struct gw_str name, stru
     };
 }
 
-static int
-refused(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, enum hub_reason why, struct gw_str detail)
+static int refused(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                   enum hub_reason why, struct gw_str detail)
 {
     answer_refuse(gw, req, ans, why, detail, 0);
     return GW_FORBIDDEN;
 }
 
-static int
-failed(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, int rc, const struct gw_error *err)
+static int failed(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  int rc, const struct gw_error *err)
 {
     if (rc == GW_AGAIN)
         return GW_AGAIN;
@@ -39,8 +40,8 @@ failed(struct gateway *gw, struct gateway_request *req, struct gateway_answer *a
     return GW_FORBIDDEN;
 }
 
-static struct fact
-ref_fact(struct gateway_request *req, const struct resolved *r, struct gw_str rev)
+static struct fact ref_fact(struct gateway_request *req, const struct resolved *r,
+                            struct gw_str rev)
 {
     struct gateway_state *st = req->state;
     const struct hub_target *t = &st->target;
@@ -48,18 +49,22 @@ ref_fact(struct gateway_request *req, const struct resolved *r, struct gw_str re
     struct fact f = {
         .kind = CACHE_REF,
         .name = FACT_JOIN(a, r->type, t->ns, t->name, rev),
-        .life = hub_is_commit(rev) ? FACT_FOREVER : r->private ? FACT_PRIVATE : FACT_TTL,
+        .life = hub_is_commit(rev) ? FACT_FOREVER
+                : r->private       ? FACT_PRIVATE
+                                   : FACT_TTL,
     };
 
-    /* the call that resolves a name brings its info document too; when that is what was asked, ask it the same way */
+    /* the call that resolves a name brings its info document too; when that is what was asked, ask
+     * it the same way */
     f.want.peer = r->private ? GW_PEER_REPO : GW_PEER_UPSTREAM;
     f.want.key = r->private ? FACT_JOIN(a, GW_STR("pref"), r->type, t->ns, t->name, rev)
-                            : FACT_JOIN(a, GW_STR("info"), r->type, t->ns, t->name, rev, t->route == HUB_INFO ? t->query : GW_STR(""));
+                            : FACT_JOIN(a, GW_STR("info"), r->type, t->ns, t->name, rev,
+                                        t->route == HUB_INFO ? t->query : GW_STR(""));
     return f;
 }
 
-int
-resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, struct resolved *r)
+int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                   struct resolved *r)
 {
     struct gateway_state *st = req->state;
     const struct hub_target *t = &st->target;
@@ -83,11 +88,14 @@ resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_a
     if (rc != GW_OK)
         return failed(gw, req, ans, rc, &err);
     if (rec.status != GW_OK)
-        return refused(gw, req, ans, (enum hub_reason)rec.detail, rec.detail == HUB_REVISION_NOT_FOUND ? rev : rec.value);
+        return refused(gw, req, ans, (enum hub_reason)rec.detail,
+                       rec.detail == HUB_REVISION_NOT_FOUND ? rev : rec.value);
     if (!record_ref_decode(&ref, rec.value))
         return refused(gw, req, ans, HUB_INTERNAL, GW_STR("a record of the index cannot be read"));
-    if (policy_is_private(gw->policy, ref.ns) != r->private) /* upstream renamed something into a private namespace */
-        return refused(gw, req, ans, HUB_BAD_UPSTREAM, GW_STR("upstream leads into a private namespace"));
+    if (policy_is_private(gw->policy, ref.ns) !=
+        r->private) /* upstream renamed something into a private namespace */
+        return refused(gw, req, ans, HUB_BAD_UPSTREAM,
+                       GW_STR("upstream leads into a private namespace"));
     r->ns = r->target.ns = ref.ns;
     r->name = r->target.name = ref.name;
     r->commit = st->commit = ref.commit;
@@ -97,16 +105,15 @@ resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_a
 
 /* ---- entries ---- */
 
-static struct gw_str
-file_name(struct gw_arena *a, const struct resolved *r, struct gw_str path)
+static struct gw_str file_name(struct gw_arena *a, const struct resolved *r, struct gw_str path)
 {
     return FACT_JOIN(a, r->type, r->ns, r->name, r->commit, path);
 }
 
-static struct gw_want
-paths_want(struct gw_arena *a, const struct resolved *r, const struct gw_str *paths, size_t n)
+static struct gw_want paths_want(struct gw_arena *a, const struct resolved *r,
+                                 const struct gw_str *paths, size_t n)
 {
-    struct gw_want w = { .peer = r->private ? GW_PEER_REPO : GW_PEER_UPSTREAM };
+    struct gw_want w = {.peer = r->private ? GW_PEER_REPO : GW_PEER_UPSTREAM};
     uint8_t digest[32];
     char hex[65];
 
@@ -115,13 +122,14 @@ paths_want(struct gw_arena *a, const struct resolved *r, const struct gw_str *pa
         return w;
     gw_sha256_once(w.arg.p, w.arg.n, digest);
     gw_hex_encode(hex, digest, sizeof(digest));
-    w.key = FACT_JOIN(a, r->private ? GW_STR("ppaths") : GW_STR("paths"), r->type, r->ns, r->name, r->commit, gw_str_c(hex));
+    w.key = FACT_JOIN(a, r->private ? GW_STR("ppaths") : GW_STR("paths"), r->type, r->ns, r->name,
+                      r->commit, gw_str_c(hex));
     return w;
 }
 
 /* GW_OK; GW_NOT_FOUND: known to be absent; GW_AGAIN: not known here (nothing parked); GW_CORRUPT */
-static int
-entry_held(struct gateway *gw, struct gateway_request *req, const struct resolved *r, struct gw_str path, struct hub_entry *e)
+static int entry_held(struct gateway *gw, struct gateway_request *req, const struct resolved *r,
+                      struct gw_str path, struct hub_entry *e)
 {
     struct gateway_state *st = req->state;
     struct cache_record rec;
@@ -141,31 +149,35 @@ entry_held(struct gateway *gw, struct gateway_request *req, const struct resolve
     if (r->private)
         return GW_AGAIN;
     name = FACT_JOIN(&st->arena, r->type, r->ns, r->name, r->commit);
-    if (name.p != NULL && cache_get(gw->cache, CACHE_COMMIT, name, &st->arena, &rec) == GW_OK && rec.status == GW_OK)
+    if (name.p != NULL && cache_get(gw->cache, CACHE_COMMIT, name, &st->arena, &rec) == GW_OK &&
+        rec.status == GW_OK)
         return GW_NOT_FOUND; /* the whole tree of this commit is held, and the path is not in it */
     return GW_AGAIN;
 }
 
-/* The tree of a commit is asked for in the background once one of its files is: it answers all later HEADs. */
-static void
-want_whole_tree(struct gateway *gw, struct gateway_request *req, const struct resolved *r)
+/* The tree of a commit is asked for in the background once one of its files is: it answers all
+ * later HEADs. */
+static void want_whole_tree(struct gateway *gw, struct gateway_request *req,
+                            const struct resolved *r)
 {
     struct gw_want w = {
         .peer = GW_PEER_UPSTREAM,
-        .key = FACT_JOIN(&req->state->arena, GW_STR("wholetree"), r->type, r->ns, r->name, r->commit),
+        .key =
+            FACT_JOIN(&req->state->arena, GW_STR("wholetree"), r->type, r->ns, r->name, r->commit),
     };
 
     if (!r->private && w.key.p != NULL)
         wants_background(gw, &w);
 }
 
-int
-resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct gw_str *paths, size_t n, struct hub_entry *entries, bool *found)
+int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  const struct resolved *r, const struct gw_str *paths, size_t n,
+                  struct hub_entry *entries, bool *found)
 {
     struct gateway_state *st = req->state;
     struct gw_str *missing = gw_arena_alloc(&st->arena, (n + 1) * sizeof(*missing));
     struct gw_want want;
-    struct gw_error err = { .status = GW_NO_MEMORY };
+    struct gw_error err = {.status = GW_NO_MEMORY};
     size_t n_missing = 0;
     int rc;
 
@@ -189,8 +201,8 @@ resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_an
     return failed(gw, req, ans, rc, &err);
 }
 
-int
-resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, struct gw_str path, struct hub_entry *e)
+int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                 const struct resolved *r, struct gw_str path, struct hub_entry *e)
 {
     bool found = false;
     int rc;

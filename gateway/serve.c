@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * serve.c - the bytes of a file: a whole blob (nginx sends it), a blob that is still filling (what is there, woken for
- * more), or the pointer text of raw. Always 200 or 206 from this host, never a redirect (hub clients, docs/clients.md).
+ * serve.c - the bytes of a file: a whole blob (nginx sends it), a blob that is still filling (what
+ * is there, woken for more), or the pointer text of raw. Always 200 or 206 from this host, never a
+ * redirect (hub clients, docs/clients.md).
  */
 #include "gateway/internal.h"
 
 #include <stdio.h>
 
-static struct gw_str
-digest_of(const struct hub_entry *e)
+static struct gw_str digest_of(const struct hub_entry *e)
 {
     return gw_str_c(e->lfs ? e->sha256 : e->oid);
 }
 
-static void
-file_headers(struct gateway_request *req, struct gateway_answer *ans, const struct hub_entry *e, struct gw_str etag)
+static void file_headers(struct gateway_request *req, struct gateway_answer *ans,
+                         const struct hub_entry *e, struct gw_str etag)
 {
     struct gateway_state *st = req->state;
     struct gw_buf b;
@@ -24,7 +24,8 @@ file_headers(struct gateway_request *req, struct gateway_answer *ans, const stru
     ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
     if (e->lfs && st->target.route == HUB_RESOLVE) {
         ANSWER_HEADER(ans, "X-Linked-ETag", ans->etag);
-        ANSWER_HEADER(ans, "X-Linked-Size", gw_arena_printf(&st->arena, "%llu", (unsigned long long)e->size));
+        ANSWER_HEADER(ans, "X-Linked-Size",
+                      gw_arena_printf(&st->arena, "%llu", (unsigned long long)e->size));
     }
     gw_buf_init(&b, 3 * HUB_PATH_MAX + 256);
     hub_put_content_disposition(&b, e->path);
@@ -32,8 +33,8 @@ file_headers(struct gateway_request *req, struct gateway_answer *ans, const stru
     gw_buf_release(&b);
 }
 
-static int
-serve_memory(struct gateway_request *req, struct gateway_answer *ans, struct gw_str bytes)
+static int serve_memory(struct gateway_request *req, struct gateway_answer *ans,
+                        struct gw_str bytes)
 {
     struct gateway_state *st = req->state;
     uint64_t first, end;
@@ -44,25 +45,27 @@ serve_memory(struct gateway_request *req, struct gateway_answer *ans, struct gw_
     ans->memory = bytes;
     ans->size = bytes.n;
     ans->ranges = bytes.n > 0;
-    if (bytes.n == 0 && range_parse(req->range, 0, &first, &end, &open) != RANGE_NONE) /* JS asks bytes=0-0 and wants the size */
+    if (bytes.n == 0 && range_parse(req->range, 0, &first, &end, &open) !=
+                            RANGE_NONE) /* JS asks bytes=0-0 and wants the size */
         ANSWER_HEADER(ans, "Content-Range", GW_STR("bytes */0"));
     (void)st;
     return GW_OK;
 }
 
-static int
-serve_range_error(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, uint64_t size, struct gw_str detail)
+static int serve_range_error(struct gateway *gw, struct gateway_request *req,
+                             struct gateway_answer *ans, uint64_t size, struct gw_str detail)
 {
     answer_refuse(gw, req, ans, HUB_RANGE, detail, 0);
-    ANSWER_HEADER(ans, "Content-Range", gw_arena_printf(&req->state->arena, "bytes */%llu", (unsigned long long)size));
+    ANSWER_HEADER(ans, "Content-Range",
+                  gw_arena_printf(&req->state->arena, "bytes */%llu", (unsigned long long)size));
     return GW_OK;
 }
 
-static struct gw_str
-upstream_target(struct gateway_request *req, const struct resolved *r, struct gw_str path)
+static struct gw_str upstream_target(struct gateway_request *req, const struct resolved *r,
+                                     struct gw_str path)
 {
     struct hub_target t = r->target;
-    struct gw_str out = { NULL, 0 };
+    struct gw_str out = {NULL, 0};
     struct gw_buf b;
 
     t.route = HUB_RESOLVE;
@@ -76,31 +79,37 @@ upstream_target(struct gateway_request *req, const struct resolved *r, struct gw
     return out;
 }
 
-/* The want of the job that brings a blob whole: small ones from upstream, private ones of any size from data/. */
-static struct gw_want
-blob_want(struct gateway_request *req, const struct resolved *r, const struct hub_entry *e)
+/* The want of the job that brings a blob whole: small ones from upstream, private ones of any size
+ * from data/. */
+static struct gw_want blob_want(struct gateway_request *req, const struct resolved *r,
+                                const struct hub_entry *e)
 {
     struct gw_arena *a = &req->state->arena;
     struct gw_str size = gw_arena_printf(a, "%llu", (unsigned long long)e->size);
 
     if (r->private)
-        return (struct gw_want){ .peer = GW_PEER_REPO, .key = FACT_JOIN(a, GW_STR("pblob"), digest_of(e), r->type, r->ns, r->name), .arg = size };
+        return (struct gw_want){
+            .peer = GW_PEER_REPO,
+            .key = FACT_JOIN(a, GW_STR("pblob"), digest_of(e), r->type, r->ns, r->name),
+            .arg = size};
     return (struct gw_want){
-        .peer = GW_PEER_UPSTREAM, .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e)),
+        .peer = GW_PEER_UPSTREAM,
+        .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e)),
         .arg = FACT_JOIN(a, size, upstream_target(req, r, e->path)),
     };
 }
 
-/* If-Range (RFC 9110 13.1.5): a tag other than ours means the whole. We send no Last-Modified, so a date never matches. */
-static bool
-if_range_fails(const struct gateway_request *req, struct gw_str digest)
+/* If-Range (RFC 9110 13.1.5): a tag other than ours means the whole. We send no Last-Modified, so a
+ * date never matches. */
+static bool if_range_fails(const struct gateway_request *req, struct gw_str digest)
 {
     return req->if_range.n && !gw_str_eq(gw_str_sub(req->if_range, 1, req->if_range.n - 2), digest);
 }
 
 /* A resumed download must not join bytes of two generations after a mismatch (design: proof). */
-static int
-after_mismatch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, struct gw_str digest, uint64_t size, enum range_kind *kind, uint64_t first, bool open)
+static int after_mismatch(struct gateway *gw, struct gateway_request *req,
+                          struct gateway_answer *ans, struct gw_str digest, uint64_t size,
+                          enum range_kind *kind, uint64_t first, bool open)
 {
     if (*kind != RANGE_ONE || first == 0 || !open || !cache_recently_mismatched(gw->cache, digest))
         return GW_AGAIN;
@@ -108,11 +117,13 @@ after_mismatch(struct gateway *gw, struct gateway_request *req, struct gateway_a
         *kind = RANGE_NONE;
         return GW_AGAIN;
     }
-    return serve_range_error(gw, req, ans, size, GW_STR("the file changed while it was fetched: delete the partial file and retry"));
+    return serve_range_error(
+        gw, req, ans, size,
+        GW_STR("the file changed while it was fetched: delete the partial file and retry"));
 }
 
-static int
-serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct hub_entry *e)
+static int serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      const struct resolved *r, const struct hub_entry *e)
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
@@ -123,7 +134,9 @@ serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answe
     bool open = false;
     int rc;
 
-    kind = if_range_fails(req, digest_of(e)) ? RANGE_NONE : range_parse(req->range, e->size, &first, &end, &open);
+    kind = if_range_fails(req, digest_of(e))
+               ? RANGE_NONE
+               : range_parse(req->range, e->size, &first, &end, &open);
     if (kind == RANGE_UNSATISFIABLE)
         return serve_range_error(gw, req, ans, e->size, GW_STR(""));
     rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
@@ -137,14 +150,17 @@ serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answe
         rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, &err);
         if (rc == GW_AGAIN) {
             want = (struct gw_want){
-                .peer = GW_PEER_DISK, .key = FACT_JOIN(a, GW_STR("part"), digest_of(e)),
-                .arg = FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size), upstream_target(req, r, e->path)),
+                .peer = GW_PEER_DISK,
+                .key = FACT_JOIN(a, GW_STR("part"), digest_of(e)),
+                .arg = FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size),
+                                 upstream_target(req, r, e->path)),
             };
             rc = fact_need(gw, req, &want, NULL, &err);
             if (rc == GW_AGAIN)
                 return rc;
             if (rc == GW_OK)
-                rc = gw_fail(&err, GW_UNAVAILABLE, 0, "the fill was dropped as soon as it was made");
+                rc =
+                    gw_fail(&err, GW_UNAVAILABLE, 0, "the fill was dropped as soon as it was made");
             return answer_failure(gw, req, ans, &err);
         }
         if (rc != GW_OK)
@@ -160,13 +176,14 @@ serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answe
     ans->end = end;
     if (kind == RANGE_ONE)
         ANSWER_HEADER(ans, "Content-Range",
-                      gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first, (unsigned long long)end - 1, (unsigned long long)e->size));
+                      gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first,
+                                      (unsigned long long)end - 1, (unsigned long long)e->size));
     ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
     return GW_OK;
 }
 
-static int
-serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct resolved *r, const struct hub_entry *e)
+static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                       const struct resolved *r, const struct hub_entry *e)
 {
     struct gw_want want;
     struct gw_error err;
@@ -196,18 +213,17 @@ serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answ
     return answer_failure(gw, req, ans, &err);
 }
 
-static int
-serve_pointer(struct gateway_request *req, struct gateway_answer *ans, const struct hub_entry *e)
+static int serve_pointer(struct gateway_request *req, struct gateway_answer *ans,
+                         const struct hub_entry *e)
 {
     char text[200];
     size_t n = repo_pointer_format(text, gw_str_c(e->sha256), e->size);
-    struct gw_str pointer = gw_arena_dup(&req->state->arena, (struct gw_str){ text, n });
+    struct gw_str pointer = gw_arena_dup(&req->state->arena, (struct gw_str){text, n});
 
     return pointer.p ? serve_memory(req, ans, pointer) : GW_NO_MEMORY;
 }
 
-int
-serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     struct resolved r;
@@ -241,8 +257,8 @@ serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answe
     return rc;
 }
 
-int
-gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd, struct gw_error *err)
+int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd,
+                      struct gw_error *err)
 {
     struct gateway_state *st = req->state;
 
@@ -250,8 +266,8 @@ gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail,
     return cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
 }
 
-void
-gateway_part_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans, const struct gw_error *err)
+void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,
+                         struct gateway_answer *ans, const struct gw_error *err)
 {
     answer_failure(gw, req, ans, err);
     answer_common(gw, req, ans);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * snapshot.c - configuration, rules and secrets of one cycle, read by the master before fork and before it drops its
- * rights. All or nothing: a bad file leaves the old cycle running.
+ * snapshot.c - configuration, rules and secrets of one cycle, read by the master before fork and
+ * before it drops its rights. All or nothing: a bad file leaves the old cycle running.
  */
 #include "gateway/internal.h"
 
@@ -15,8 +15,7 @@
 
 #define POLICY_FILES_MAX 1000u
 
-static int
-load_policy(struct gateway_snapshot *s, struct gw_buf *report, struct gw_error *err)
+static int load_policy(struct gateway_snapshot *s, struct gw_buf *report, struct gw_error *err)
 {
     const char *dir = s->config->policy_dir;
     struct gw_arena a;
@@ -48,7 +47,9 @@ load_policy(struct gateway_snapshot *s, struct gw_buf *report, struct gw_error *
         goto done;
     }
     if (n_files == 0) {
-        rc = gw_fail(err, GW_INVALID, 0, "%s: no *.yaml file: without rules nobody may do anything; see docs/policy.md", dir);
+        rc = gw_fail(err, GW_INVALID, 0,
+                     "%s: no *.yaml file: without rules nobody may do anything; see docs/policy.md",
+                     dir);
         goto done;
     }
     rc = policy_parse(&s->policy, files, n_files, report, err);
@@ -57,33 +58,50 @@ done:
     return rc;
 }
 
-static int
-load_secret(struct gateway_snapshot *s, const char *path, struct gw_str *out, struct gw_error *err)
+static int load_secret(struct gateway_snapshot *s, const char *path, struct gw_str *out,
+                       struct gw_error *err)
 {
     *out = GW_STR("");
     return path ? gw_file_read_secret(path, 4096, &s->secrets, out, err) : GW_OK;
 }
 
-static int
-load_directory(struct gateway_snapshot *s, const struct config_ldap *c, struct auth_ldap *d, struct gw_error *err)
+static int load_directory(struct gateway_snapshot *s, const struct config_ldap *c,
+                          struct auth_ldap *d, struct gw_error *err)
 {
-    struct auth_ldap_server *servers = gw_arena_alloc(&s->secrets, (c->urls.n + 1) * sizeof(*servers));
+    struct auth_ldap_server *servers =
+        gw_arena_alloc(&s->secrets, (c->urls.n + 1) * sizeof(*servers));
     int rc = GW_OK;
 
     if (servers == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the directories");
     *d = (struct auth_ldap){
-        .name = c->name, .servers = servers, .n_servers = c->urls.n, .start_tls = c->start_tls, .ca_file = c->ca_file,
-        .bind_dn = c->bind_dn, .user_base = c->user_base, .user_filter = c->user_filter, .direct_bind = c->direct_bind,
-        .name_attr = c->name_attr, .id_attr = c->id_attr, .display_attr = c->display_attr, .mail_attr = c->mail_attr,
+        .name = c->name,
+        .servers = servers,
+        .n_servers = c->urls.n,
+        .start_tls = c->start_tls,
+        .ca_file = c->ca_file,
+        .bind_dn = c->bind_dn,
+        .user_base = c->user_base,
+        .user_filter = c->user_filter,
+        .direct_bind = c->direct_bind,
+        .name_attr = c->name_attr,
+        .id_attr = c->id_attr,
+        .display_attr = c->display_attr,
+        .mail_attr = c->mail_attr,
         .group_mode = gw_str_eq_c(c->groups, "search") ? AUTH_GROUPS_SEARCH : AUTH_GROUPS_MEMBEROF,
-        .group_base = c->group_base, .group_filter = c->group_filter, .nested = c->nested, .timeout_ms = c->timeout_ms,
+        .group_base = c->group_base,
+        .group_filter = c->group_filter,
+        .nested = c->nested,
+        .timeout_ms = c->timeout_ms,
     };
     for (size_t i = 0; i < c->urls.n && rc == GW_OK; i++) {
         rc = auth_ldap_url_parse(c->urls.items[i], &s->secrets, &servers[i], err);
         if (rc == GW_OK && !servers[i].ldaps && !c->start_tls && !servers[i].loopback)
-            rc = gw_fail(err, GW_INVALID, 0, GW_STR_FMT ": passwords would cross the network in clear: use ldaps:// or start_tls: true",
-                         GW_STR_ARG(c->urls.items[i]));
+            rc = gw_fail(
+                err, GW_INVALID, 0,
+                GW_STR_FMT
+                ": passwords would cross the network in clear: use ldaps:// or start_tls: true",
+                GW_STR_ARG(c->urls.items[i]));
     }
     if (rc == GW_OK)
         rc = auth_ldap_template_check(c->user_filter, false, err);
@@ -94,12 +112,13 @@ load_directory(struct gateway_snapshot *s, const struct config_ldap *c, struct a
     if (rc == GW_OK)
         rc = load_secret(s, c->bind_password_file, &d->bind_password, err);
     if (rc != GW_OK)
-        gw_fail_prefix(err, GW_STR_FMT ":%u:%u: ldap", GW_STR_ARG(s->config->file), c->line, c->column);
+        gw_fail_prefix(err, GW_STR_FMT ":%u:%u: ldap", GW_STR_ARG(s->config->file), c->line,
+                       c->column);
     return rc;
 }
 
-int
-gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path, struct gw_buf *report, struct gw_error *err)
+int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path,
+                          struct gw_buf *report, struct gw_error *err)
 {
     struct gateway_snapshot *s = gw_alloc(sizeof(*s));
     int rc;
@@ -127,8 +146,7 @@ gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path, st
     return GW_OK;
 }
 
-void
-gateway_snapshot_free(struct gateway_snapshot *s)
+void gateway_snapshot_free(struct gateway_snapshot *s)
 {
     if (s == NULL)
         return;
@@ -138,34 +156,36 @@ gateway_snapshot_free(struct gateway_snapshot *s)
     gw_free(s);
 }
 
-const struct config *
-gateway_snapshot_config(const struct gateway_snapshot *s)
+const struct config *gateway_snapshot_config(const struct gateway_snapshot *s)
 {
     return s->config;
 }
 
-static int
-check_folder(const char *what, const char *path, uid_t uid, struct gw_error *err)
+static int check_folder(const char *what, const char *path, uid_t uid, struct gw_error *err)
 {
     struct passwd *pw = getpwuid(uid);
     const char *user = pw ? pw->pw_name : "the worker user";
     struct stat st;
 
     if (stat(path, &st) != 0)
-        return gw_fail(err, GW_INVALID, errno, "%s: %s: %s. Make it: install -d -o %s -m 0750 %s", what, path, strerror(errno), user, path);
+        return gw_fail(err, GW_INVALID, errno, "%s: %s: %s. Make it: install -d -o %s -m 0750 %s",
+                       what, path, strerror(errno), user, path);
     if (!S_ISDIR(st.st_mode))
         return gw_fail(err, GW_INVALID, 0, "%s: %s is not a folder", what, path);
     if (st.st_uid != uid)
-        return gw_fail(err, GW_INVALID, 0, "%s: %s belongs to uid %u, but workers run as %s (uid %u): chown -R %s %s", what, path,
-                       (unsigned)st.st_uid, user, (unsigned)uid, user, path);
+        return gw_fail(err, GW_INVALID, 0,
+                       "%s: %s belongs to uid %u, but workers run as %s (uid %u): chown -R %s %s",
+                       what, path, (unsigned)st.st_uid, user, (unsigned)uid, user, path);
     if ((st.st_mode & S_IRWXU) != S_IRWXU || (st.st_mode & S_IWOTH))
-        return gw_fail(err, GW_INVALID, 0, "%s: %s has mode %04o: its owner must have all rights and others no write: chmod 0750 %s", what,
-                       path, (unsigned)st.st_mode & 07777, path);
+        return gw_fail(err, GW_INVALID, 0,
+                       "%s: %s has mode %04o: its owner must have all rights and others no write: "
+                       "chmod 0750 %s",
+                       what, path, (unsigned)st.st_mode & 07777, path);
     return GW_OK;
 }
 
-int
-gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid, struct gw_error *err)
+int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid,
+                          struct gw_error *err)
 {
     int rc = check_folder("data", s->config->data, uid, err);
 

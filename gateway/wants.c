@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wants.c - who waits for which job. One job per key and process; those who want the same fact park behind it. Per peer
- * a cap on jobs under way (more are queued, their requests stay parked until their own deadline) and a breaker, so a
- * hung peer starves nobody. All of it is counted on the loop: no locks.
+ * wants.c - who waits for which job. One job per key and process; those who want the same fact park
+ * behind it. Per peer a cap on jobs under way (more are queued, their requests stay parked until
+ * their own deadline) and a breaker, so a hung peer starves nobody. All of it is counted on the
+ * loop: no locks.
  */
 #include "gateway/internal.h"
 
@@ -18,30 +19,29 @@ static const struct {
     const char *verb;
     int (*run)(struct gateway_job *job);
 } verbs[] = {
-    { "token", job_token },
-    { "subject", job_subject },
-    { "login", job_login },
-    { "mint", job_mint },
-    { "info", job_info },
-    { "tree", job_tree },
-    { "wholetree", job_whole_tree },
-    { "paths", job_paths },
-    { "document", job_document },
-    { "blob", job_blob },
-    { "part", job_part },
-    { "pref", job_private_ref },
-    { "pinfo", job_private_info },
-    { "ptree", job_private_tree },
-    { "ppaths", job_private_paths },
-    { "prefs", job_private_refs },
-    { "pcommits", job_private_commits },
-    { "pblob", job_private_blob },
-    { "fill", job_fill },
-    { "audit", job_audit },
+    {"token", job_token},
+    {"subject", job_subject},
+    {"login", job_login},
+    {"mint", job_mint},
+    {"info", job_info},
+    {"tree", job_tree},
+    {"wholetree", job_whole_tree},
+    {"paths", job_paths},
+    {"document", job_document},
+    {"blob", job_blob},
+    {"part", job_part},
+    {"pref", job_private_ref},
+    {"pinfo", job_private_info},
+    {"ptree", job_private_tree},
+    {"ppaths", job_private_paths},
+    {"prefs", job_private_refs},
+    {"pcommits", job_private_commits},
+    {"pblob", job_private_blob},
+    {"fill", job_fill},
+    {"audit", job_audit},
 };
 
-static void
-split_fields(struct gateway_job *job)
+static void split_fields(struct gateway_job *job)
 {
     struct gw_str rest = job->key, field;
 
@@ -49,8 +49,8 @@ split_fields(struct gateway_job *job)
         job->fields[job->n_fields++] = field;
 }
 
-static struct gateway_job *
-job_new(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
+static struct gateway_job *job_new(struct gateway *gw, const struct gw_want *want,
+                                   int64_t deadline_ms)
 {
     struct gateway_job *job = gw_alloc(sizeof(*job));
 
@@ -72,15 +72,13 @@ job_new(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
     return job;
 }
 
-static void
-job_free(struct gateway_job *job)
+static void job_free(struct gateway_job *job)
 {
     gw_arena_release(&job->arena);
     gw_free(job);
 }
 
-void
-gateway_job_run(struct gateway_job *job)
+void gateway_job_run(struct gateway_job *job)
 {
     struct gateway_result *r = &job->result;
 
@@ -99,16 +97,14 @@ gateway_job_run(struct gateway_job *job)
 
 /* ---- breaker ---- */
 
-bool
-wants_open(const struct gateway *gw, enum gw_peer peer)
+bool wants_open(const struct gateway *gw, enum gw_peer peer)
 {
     const struct gateway_breaker *b = &gw->lanes[peer].breaker;
 
     return b->open_until_ms != 0 && (b->probing || gw_mono_ms() < b->open_until_ms);
 }
 
-static void
-breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_result *r)
+static void breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_result *r)
 {
     struct gateway_breaker *b = &gw->lanes[peer].breaker;
     int64_t pause;
@@ -119,27 +115,29 @@ breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_result
     if (r->status != GW_UNAVAILABLE && r->status != GW_TIMEOUT) {
         if (b->open_until_ms != 0)
             gw_log_write(&gw->log, GW_LOG_NOTICE, "peer %d answers again", (int)peer);
-        *b = (struct gateway_breaker){ 0 };
+        *b = (struct gateway_breaker){0};
         return;
     }
     b->last = r->err;
     if (++b->failures < BREAKER_FAILURES)
         return;
-    pause = BREAKER_FIRST_MS << (b->failures - BREAKER_FAILURES < 5 ? b->failures - BREAKER_FAILURES : 5);
+    pause = BREAKER_FIRST_MS << (b->failures - BREAKER_FAILURES < 5 ? b->failures - BREAKER_FAILURES
+                                                                    : 5);
     if (pause > BREAKER_MAX_MS)
         pause = BREAKER_MAX_MS;
     b->open_until_ms = gw_mono_ms() + pause;
-    gw_log_write(&gw->log, GW_LOG_WARN, "peer %d fails, next try in %lld ms: %s", (int)peer, (long long)pause, r->err.text);
+    gw_log_write(&gw->log, GW_LOG_WARN, "peer %d fails, next try in %lld ms: %s", (int)peer,
+                 (long long)pause, r->err.text);
 }
 
 /* ---- starting ---- */
 
-static void
-run_queue(struct gateway *gw, enum gw_peer peer)
+static void run_queue(struct gateway *gw, enum gw_peer peer)
 {
     struct gateway_lane *lane = &gw->lanes[peer];
 
-    for (struct gateway_job *job = lane->jobs; job != NULL && lane->running < lane->cap; job = job->next) {
+    for (struct gateway_job *job = lane->jobs; job != NULL && lane->running < lane->cap;
+         job = job->next) {
         if (job->running)
             continue;
         if (!gw->post(gw->ctx, job))
@@ -150,8 +148,8 @@ run_queue(struct gateway *gw, enum gw_peer peer)
     }
 }
 
-static struct gateway_job *
-find_or_start(struct gateway *gw, const struct gw_want *want, int64_t deadline_ms)
+static struct gateway_job *find_or_start(struct gateway *gw, const struct gw_want *want,
+                                         int64_t deadline_ms)
 {
     struct gateway_lane *lane = &gw->lanes[want->peer];
     struct gateway_job **at = &lane->jobs;
@@ -170,8 +168,8 @@ find_or_start(struct gateway *gw, const struct gw_want *want, int64_t deadline_m
     return job;
 }
 
-static void
-attach_result(struct gateway_request *req, struct gw_str key, int status, const struct gw_error *err, struct gw_str text)
+static void attach_result(struct gateway_request *req, struct gw_str key, int status,
+                          const struct gw_error *err, struct gw_str text)
 {
     struct gateway_state *st = req->state;
     struct gateway_result *r = wants_result(st, key);
@@ -191,8 +189,7 @@ attach_result(struct gateway_request *req, struct gw_str key, int status, const 
         st->no_memory = true;
 }
 
-struct gateway_result *
-wants_result(struct gateway_state *st, struct gw_str key)
+struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key)
 {
     for (size_t i = 0; i < st->n_results; i++)
         if (gw_str_eq(st->results[i].key, key))
@@ -200,8 +197,7 @@ wants_result(struct gateway_state *st, struct gw_str key)
     return NULL;
 }
 
-static void
-park(struct gateway_job *job, struct gateway_request *req)
+static void park(struct gateway_job *job, struct gateway_request *req)
 {
     struct gateway_waiter *w = &req->state->waiter;
 
@@ -213,8 +209,7 @@ park(struct gateway_job *job, struct gateway_request *req)
     job->waiters = w;
 }
 
-void
-wants_unpark(struct gateway_request *req)
+void wants_unpark(struct gateway_request *req)
 {
     struct gateway_waiter *w = &req->state->waiter;
 
@@ -227,8 +222,7 @@ wants_unpark(struct gateway_request *req)
     w->next = NULL;
 }
 
-int
-wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
+int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
 {
     struct gateway_breaker *b = &gw->lanes[want->peer].breaker;
     struct gateway_job *job;
@@ -246,16 +240,14 @@ wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want
     return GW_AGAIN;
 }
 
-void
-wants_background(struct gateway *gw, const struct gw_want *want)
+void wants_background(struct gateway *gw, const struct gw_want *want)
 {
     if ((gw->leaving && want->peer != GW_PEER_DISK) || wants_open(gw, want->peer))
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
 
-void
-wants_next_step(struct gateway *gw, const struct gw_want *want)
+void wants_next_step(struct gateway *gw, const struct gw_want *want)
 {
     struct gateway_job *job = find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 
@@ -263,8 +255,7 @@ wants_next_step(struct gateway *gw, const struct gw_want *want)
         job->again = true;
 }
 
-void
-gateway_job_done(struct gateway_job *job)
+void gateway_job_done(struct gateway_job *job)
 {
     struct gateway *gw = job->gw;
     struct gateway_lane *lane = &gw->lanes[job->peer];
@@ -281,19 +272,20 @@ gateway_job_done(struct gateway_job *job)
         attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
         w->req->wake(w->req);
     }
-    if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE && job->result.status != GW_TIMEOUT &&
-        job->result.status != GW_UNAUTHENTICATED && job->result.status != GW_CANCELLED)
-        gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]), job->result.err.text);
+    if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
+        job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
+        job->result.status != GW_CANCELLED)
+        gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
+                     job->result.err.text);
     if (job->again) {
-        struct gw_want want = { .peer = job->peer, .key = job->key, .arg = GW_STR("") };
+        struct gw_want want = {.peer = job->peer, .key = job->key, .arg = GW_STR("")};
         (void)find_or_start(gw, &want, gw_mono_ms() + BACKGROUND_MS);
     }
     run_queue(gw, job->peer);
     job_free(job);
 }
 
-void
-gateway_expire(struct gateway *gw, struct gateway_request *req)
+void gateway_expire(struct gateway *gw, struct gateway_request *req)
 {
     wants_unpark(req);
     if (req->state != NULL)

@@ -10,11 +10,9 @@
 
 #include "base/net.h"
 
-static void
-line(const char *what, bool fine, const char *fmt, ...) GW_PRINTF(3, 4);
+static void line(const char *what, bool fine, const char *fmt, ...) GW_PRINTF(3, 4);
 
-static void
-line(const char *what, bool fine, const char *fmt, ...)
+static void line(const char *what, bool fine, const char *fmt, ...)
 {
     va_list ap;
 
@@ -25,8 +23,7 @@ line(const char *what, bool fine, const char *fmt, ...)
     putchar('\n');
 }
 
-static struct gw_str
-resolve_now(void *ctx, struct gw_str host)
+static struct gw_str resolve_now(void *ctx, struct gw_str host)
 {
     static char buf[64];
     struct gw_error err;
@@ -35,8 +32,7 @@ resolve_now(void *ctx, struct gw_str host)
     return gw_resolve(host, buf, sizeof(buf), &err) == GW_OK ? gw_str_c(buf) : GW_STR("");
 }
 
-static bool
-check_directories(const struct gateway_snapshot *s)
+static bool check_directories(const struct gateway_snapshot *s)
 {
     bool fine = true;
 
@@ -44,8 +40,10 @@ check_directories(const struct gateway_snapshot *s)
         struct gw_buf report;
         struct gw_error err;
         gw_buf_init(&report, 16u << 10);
-        if (auth_ldap_probe(&s->ldap[i], resolve_now, NULL, gw_mono_ms() + s->ldap[i].timeout_ms, &report, &err) == GW_OK)
-            line("directory", true, GW_STR_FMT ": " GW_STR_FMT, GW_STR_ARG(s->ldap[i].name), GW_STR_ARG(gw_str_trim(gw_buf_str(&report))));
+        if (auth_ldap_probe(&s->ldap[i], resolve_now, NULL, gw_mono_ms() + s->ldap[i].timeout_ms,
+                            &report, &err) == GW_OK)
+            line("directory", true, GW_STR_FMT ": " GW_STR_FMT, GW_STR_ARG(s->ldap[i].name),
+                 GW_STR_ARG(gw_str_trim(gw_buf_str(&report))));
         else {
             line("directory", false, GW_STR_FMT ": %s", GW_STR_ARG(s->ldap[i].name), err.text);
             fine = false;
@@ -55,10 +53,9 @@ check_directories(const struct gateway_snapshot *s)
     return fine;
 }
 
-static bool
-check_users(const struct gateway_snapshot *s)
+static bool check_users(const struct gateway_snapshot *s)
 {
-    struct gateway gw = { .config = s->config };
+    struct gateway gw = {.config = s->config};
     struct auth_users *users;
     struct gw_error err;
 
@@ -73,8 +70,7 @@ check_users(const struct gateway_snapshot *s)
     return true;
 }
 
-int
-cli_check(struct cli *cli)
+int cli_check(struct cli *cli)
 {
     struct gateway_snapshot *s = cli_snapshot(cli);
     struct policy_test_result tests;
@@ -87,7 +83,8 @@ cli_check(struct cli *cli)
         return 2;
     line("configuration", true, GW_STR_FMT, GW_STR_ARG(s->config->file));
     n = policy_count(s->policy);
-    line("rules", true, "%zu rules, %zu groups, %zu services, %zu private namespaces", n.rules, n.groups, n.services, n.private_namespaces);
+    line("rules", true, "%zu rules, %zu groups, %zu services, %zu private namespaces", n.rules,
+         n.groups, n.services, n.private_namespaces);
     gw_buf_init(&report, 1u << 20);
     tests = policy_test(s->policy, gw_wall_ms(), &report);
     line("rule tests", tests.failed == 0, "%u passed, %u failed", tests.passed, tests.failed);
@@ -108,8 +105,7 @@ cli_check(struct cli *cli)
     return fine ? 0 : 1;
 }
 
-int
-cli_reload(struct cli *cli)
+int cli_reload(struct cli *cli)
 {
     const char *path = cli->pid_file ? cli->pid_file : "/run/nginx.pid";
     struct gateway_snapshot *s;
@@ -123,7 +119,7 @@ cli_reload(struct cli *cli)
         return cli_error("%s: not a pid file", path);
     }
     fclose(f);
-    s = cli_snapshot(&(struct cli){ .config_path = cli->config_path });
+    s = cli_snapshot(&(struct cli){.config_path = cli->config_path});
     if (s == NULL)
         return 2;
     gateway_snapshot_free(s);
@@ -133,8 +129,7 @@ cli_reload(struct cli *cli)
     return 0;
 }
 
-int
-cli_explain(struct cli *cli)
+int cli_explain(struct cli *cli)
 {
     struct gateway_snapshot *s;
     struct gateway *gw = NULL;
@@ -149,10 +144,12 @@ cli_explain(struct cli *cli)
 
     if (cli->argc != 3)
         return cli_usage("explain");
-    if (policy_who_parse(gw_str_c(cli->argv[0]), &who, &err) != GW_OK || policy_resource_parse(gw_str_c(cli->argv[2]), &object, &err) != GW_OK)
+    if (policy_who_parse(gw_str_c(cli->argv[0]), &who, &err) != GW_OK ||
+        policy_resource_parse(gw_str_c(cli->argv[2]), &object, &err) != GW_OK)
         return cli_error("%s", err.text);
     if (!policy_action_parse(gw_str_c(cli->argv[1]), &action))
-        return cli_error("%s: an action is discover, read, write, create, delete or admin", cli->argv[1]);
+        return cli_error("%s: an action is discover, read, write, create, delete or admin",
+                         cli->argv[1]);
     gw_arena_init(&a, 16u << 20);
     if (who.kind == POLICY_USER && cli->n_groups == 0) { /* groups as the gateway knows them */
         gw = cli_open(cli, &s);
@@ -162,7 +159,10 @@ cli_explain(struct cli *cli)
             who.groups = known.groups;
             who.n_groups = known.n_groups;
         } else {
-            fprintf(stderr, "hubgate: " GW_STR_FMT " has not logged in yet: explained without groups; name them with --group\n", GW_STR_ARG(who.name));
+            fprintf(stderr,
+                    "hubgate: " GW_STR_FMT
+                    " has not logged in yet: explained without groups; name them with --group\n",
+                    GW_STR_ARG(who.name));
         }
     } else {
         s = cli_snapshot(cli);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* gateway/cli/cli.h - what the files of the `hubgate` command share. Exit codes: 0 fine, 1 a no, 2 an error. */
+/* gateway/cli/cli.h - what the files of the `hubgate` command share. Exit codes: 0 fine, 1 a no, 2
+ * an error. */
 #ifndef GATEWAY_CLI_CLI_H
 #define GATEWAY_CLI_CLI_H
 
@@ -32,13 +33,15 @@ struct cli_command {
 int cli_error(const char *fmt, ...) GW_PRINTF(1, 2); /* prints "hubgate: ..." and returns 2 */
 int cli_usage(const char *words);                    /* the command's usage; returns 2 */
 
-/* Configuration and rules; secrets are read before rights are dropped to the owner of data/. NULL: the error was printed. */
+/* Configuration and rules; secrets are read before rights are dropped to the owner of data/. NULL:
+ * the error was printed. */
 struct gateway_snapshot *cli_snapshot(const struct cli *cli);
 /* The same, and an open gateway (index, data/). NULL: printed. */
 struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapshot);
 void cli_close(struct gateway *gw, struct gateway_snapshot *snapshot);
 /* A known person or service by WHO, newest first; groups and all in the arena. GW_NOT_FOUND */
-int cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a, struct auth_subject *out, struct gw_error *err);
+int cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a,
+                     struct auth_subject *out, struct gw_error *err);
 
 int cli_check(struct cli *cli);
 int cli_reload(struct cli *cli);

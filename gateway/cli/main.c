@@ -12,24 +12,28 @@
 #include <unistd.h>
 
 static const struct cli_command commands[] = {
-    { "check", "[--offline]", "check configuration, rules and their tests, folders, directories", cli_check },
-    { "reload", "[--pid-file FILE]", "check, then tell nginx to reload", cli_reload },
-    { "explain", "[--group G]... [--json] WHO ACTION RESOURCE", "who may do what, and which rule says so", cli_explain },
-    { "token create", "WHO [--name N] [--role read|write] [--expires 90d]", "make a token; it is shown once", cli_token_create },
-    { "token list", "[WHO] [--json]", "tokens, without their secrets", cli_token_list },
-    { "token revoke", "ID", "refuse a token from the next request on", cli_token_revoke },
-    { "user add", "NAME [--group G]... [--password-file F]", "add or change somebody in the account file", cli_user_add },
-    { "user list", "[--json]", "who is in the account file", cli_user_list },
-    { "repo create", "[TYPE:]NS/NAME", "make an empty private repository", cli_repo_create },
-    { "repo import", "[TYPE:]NS/NAME DIR [--message M]", "commit a folder to a private repository", cli_repo_import },
-    { "repo list", "[--json]", "private repositories", cli_repo_list },
-    { "config-doc", "", "the reference of hubgate.yaml, as Markdown", cli_config_doc },
-    { "version", "", "this program's version", cli_version },
+    {"check", "[--offline]", "check configuration, rules and their tests, folders, directories",
+     cli_check},
+    {"reload", "[--pid-file FILE]", "check, then tell nginx to reload", cli_reload},
+    {"explain", "[--group G]... [--json] WHO ACTION RESOURCE",
+     "who may do what, and which rule says so", cli_explain},
+    {"token create", "WHO [--name N] [--role read|write] [--expires 90d]",
+     "make a token; it is shown once", cli_token_create},
+    {"token list", "[WHO] [--json]", "tokens, without their secrets", cli_token_list},
+    {"token revoke", "ID", "refuse a token from the next request on", cli_token_revoke},
+    {"user add", "NAME [--group G]... [--password-file F]",
+     "add or change somebody in the account file", cli_user_add},
+    {"user list", "[--json]", "who is in the account file", cli_user_list},
+    {"repo create", "[TYPE:]NS/NAME", "make an empty private repository", cli_repo_create},
+    {"repo import", "[TYPE:]NS/NAME DIR [--message M]", "commit a folder to a private repository",
+     cli_repo_import},
+    {"repo list", "[--json]", "private repositories", cli_repo_list},
+    {"config-doc", "", "the reference of hubgate.yaml, as Markdown", cli_config_doc},
+    {"version", "", "this program's version", cli_version},
 };
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))
 
-int
-cli_error(const char *fmt, ...)
+int cli_error(const char *fmt, ...)
 {
     va_list ap;
 
@@ -41,8 +45,7 @@ cli_error(const char *fmt, ...)
     return 2;
 }
 
-int
-cli_usage(const char *words)
+int cli_usage(const char *words)
 {
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i].words, words) == 0)
@@ -50,16 +53,14 @@ cli_usage(const char *words)
     return 2;
 }
 
-int
-cli_version(struct cli *cli)
+int cli_version(struct cli *cli)
 {
     (void)cli;
     puts("hubgate " GATEWAY_VERSION);
     return 0;
 }
 
-int
-cli_config_doc(struct cli *cli)
+int cli_config_doc(struct cli *cli)
 {
     struct gw_buf out;
 
@@ -71,28 +72,29 @@ cli_config_doc(struct cli *cli)
     return 0;
 }
 
-static int
-help(FILE *to)
+static int help(FILE *to)
 {
     fputs("usage: hubgate [-c FILE] COMMAND ...\n\n", to);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(to, "  %-13s %s\n                %s\n", commands[i].words, commands[i].usage, commands[i].help);
-    fputs("\nWHO       user:NAME, service:NAME or anonymous\nACTION    discover, read, write, create, delete, admin\n"
+        fprintf(to, "  %-13s %s\n                %s\n", commands[i].words, commands[i].usage,
+                commands[i].help);
+    fputs("\nWHO       user:NAME, service:NAME or anonymous\nACTION    discover, read, write, "
+          "create, delete, admin\n"
           "RESOURCE  model:ns/name[@revision][//path], dataset:..., space:...\n"
-          "FILE      else $HUBGATE_CONFIG, else /etc/hubgate/hubgate.yaml\n", to);
+          "FILE      else $HUBGATE_CONFIG, else /etc/hubgate/hubgate.yaml\n",
+          to);
     return to == stdout ? 0 : 2;
 }
 
 /* ---- who we are ---- */
 
-static bool
-become(uid_t uid, gid_t gid)
+static bool become(uid_t uid, gid_t gid)
 {
-    return geteuid() != 0 || uid == 0 || (setgroups(0, NULL) == 0 && setgid(gid) == 0 && setuid(uid) == 0);
+    return geteuid() != 0 || uid == 0 ||
+           (setgroups(0, NULL) == 0 && setgid(gid) == 0 && setuid(uid) == 0);
 }
 
-struct gateway_snapshot *
-cli_snapshot(const struct cli *cli)
+struct gateway_snapshot *cli_snapshot(const struct cli *cli)
 {
     struct gateway_snapshot *s;
     struct gw_buf report;
@@ -110,35 +112,35 @@ cli_snapshot(const struct cli *cli)
     }
     gw_buf_release(&report);
     /* a worker cannot hard-link or replace a file of root */
-    if (!cli->keep_rights && stat(gateway_snapshot_config(s)->data, &st) == 0 && !become(st.st_uid, st.st_gid)) {
-        cli_error("cannot become the owner of %s: %s", gateway_snapshot_config(s)->data, strerror(errno));
+    if (!cli->keep_rights && stat(gateway_snapshot_config(s)->data, &st) == 0 &&
+        !become(st.st_uid, st.st_gid)) {
+        cli_error("cannot become the owner of %s: %s", gateway_snapshot_config(s)->data,
+                  strerror(errno));
         gateway_snapshot_free(s);
         return NULL;
     }
     return s;
 }
 
-static void
-log_to_stderr(void *ctx, enum gw_log_level level, struct gw_str line)
+static void log_to_stderr(void *ctx, enum gw_log_level level, struct gw_str line)
 {
     (void)ctx;
     if (level <= GW_LOG_WARN)
         fprintf(stderr, "hubgate: " GW_STR_FMT "\n", GW_STR_ARG(line));
 }
 
-static bool
-post_nothing(void *ctx, struct gateway_job *job)
+static bool post_nothing(void *ctx, struct gateway_job *job)
 {
     (void)ctx;
     (void)job;
     return false;
 }
 
-struct gateway *
-cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
+struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
 {
     static void *shared;
-    struct gateway_options o = { .command = true, .post = post_nothing, .log = { log_to_stderr, NULL, GW_LOG_WARN } };
+    struct gateway_options o = {
+        .command = true, .post = post_nothing, .log = {log_to_stderr, NULL, GW_LOG_WARN}};
     struct gateway *gw;
     struct gw_error err;
 
@@ -148,8 +150,8 @@ cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
     shared = calloc(1, gateway_shared_bytes());
     o.snapshot = *snapshot;
     o.shared = shared;
-    if (shared == NULL || gateway_check_folders(*snapshot, geteuid(), getegid(), &err) != GW_OK || gateway_shared_init(shared, &err) != GW_OK ||
-        gateway_open(&gw, &o, &err) != GW_OK) {
+    if (shared == NULL || gateway_check_folders(*snapshot, geteuid(), getegid(), &err) != GW_OK ||
+        gateway_shared_init(shared, &err) != GW_OK || gateway_open(&gw, &o, &err) != GW_OK) {
         cli_error("%s", shared ? err.text : "no memory");
         gateway_snapshot_free(*snapshot);
         return NULL;
@@ -157,8 +159,7 @@ cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
     return gw;
 }
 
-void
-cli_close(struct gateway *gw, struct gateway_snapshot *snapshot)
+void cli_close(struct gateway *gw, struct gateway_snapshot *snapshot)
 {
     gateway_close(gw);
     gateway_snapshot_free(snapshot);
@@ -166,16 +167,16 @@ cli_close(struct gateway *gw, struct gateway_snapshot *snapshot)
 
 /* ---- words and options ---- */
 
-static bool
-option(struct cli *cli, char **argv, int *i, int argc)
+static bool option(struct cli *cli, char **argv, int *i, int argc)
 {
     struct {
         const char *word;
         const char **value;
     } const with_value[] = {
-        { "-c", &cli->config_path }, { "--config", &cli->config_path }, { "--name", &cli->name }, { "--role", &cli->role },
-        { "--expires", &cli->expires }, { "--password-file", &cli->password_file }, { "--message", &cli->message },
-        { "--pid-file", &cli->pid_file },
+        {"-c", &cli->config_path},    {"--config", &cli->config_path},
+        {"--name", &cli->name},       {"--role", &cli->role},
+        {"--expires", &cli->expires}, {"--password-file", &cli->password_file},
+        {"--message", &cli->message}, {"--pid-file", &cli->pid_file},
     };
 
     if (strcmp(argv[*i], "--json") == 0)
@@ -196,15 +197,15 @@ option(struct cli *cli, char **argv, int *i, int argc)
     return false;
 }
 
-static const struct cli_command *
-find_command(char **words, int n, int *used)
+static const struct cli_command *find_command(char **words, int n, int *used)
 {
     char two[128];
 
     for (*used = 2; *used >= 1; --*used) {
         if (n < *used)
             continue;
-        snprintf(two, sizeof(two), *used == 2 ? "%s %s" : "%s", words[0], *used == 2 ? words[1] : "");
+        snprintf(two, sizeof(two), *used == 2 ? "%s %s" : "%s", words[0],
+                 *used == 2 ? words[1] : "");
         for (size_t i = 0; i < N_COMMANDS; i++)
             if (strcmp(commands[i].words, two) == 0)
                 return &commands[i];
@@ -212,11 +213,10 @@ find_command(char **words, int n, int *used)
     return NULL;
 }
 
-int
-main(int argc, char **argv)
+int main(int argc, char **argv)
 {
-    struct cli cli = { 0 };
-    const struct rlimit no_core = { 0, 0 };
+    struct cli cli = {0};
+    const struct rlimit no_core = {0, 0};
     const struct cli_command *command;
     char **words = calloc((size_t)argc + 1, sizeof(*words));
     int n = 0, used;
@@ -233,7 +233,8 @@ main(int argc, char **argv)
             continue;
         }
         if (!option(&cli, argv, &i, argc))
-            return cli_error("%s: no such option, or its value is missing; see hubgate --help", argv[i]);
+            return cli_error("%s: no such option, or its value is missing; see hubgate --help",
+                             argv[i]);
     }
     if (cli.config_path == NULL)
         cli.config_path = getenv("HUBGATE_CONFIG");
@@ -245,7 +246,8 @@ main(int argc, char **argv)
         return help(stdout);
     command = find_command(words, n, &used);
     if (command == NULL)
-        return cli_error("no such command: %s%s%s; see hubgate --help", words[0], n > 1 ? " " : "", n > 1 ? words[1] : "");
+        return cli_error("no such command: %s%s%s; see hubgate --help", words[0], n > 1 ? " " : "",
+                         n > 1 ? words[1] : "");
     cli.argc = n - used;
     cli.argv = words + used;
     return command->run(&cli);

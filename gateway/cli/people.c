@@ -14,16 +14,16 @@
 
 /* ---- subjects ---- */
 
-static int
-list_records(struct gateway *gw, const char *folder, struct gw_arena *a, struct gw_str **names, size_t *n, struct gw_error *err)
+static int list_records(struct gateway *gw, const char *folder, struct gw_arena *a,
+                        struct gw_str **names, size_t *n, struct gw_error *err)
 {
     struct gw_str path = gw_arena_printf(a, "%s/%s", gw->config->data, folder);
 
-    return path.p ? gw_dir_list(path.p, RECORDS_MAX, a, names, n, err) : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
+    return path.p ? gw_dir_list(path.p, RECORDS_MAX, a, names, n, err)
+                  : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
 }
 
-static bool
-record_id(struct gw_str name, struct gw_str *id)
+static bool record_id(struct gw_str name, struct gw_str *id)
 {
     if (name.p[0] == '.' || !gw_str_ends(name, GW_STR(".json")))
         return false;
@@ -31,8 +31,8 @@ record_id(struct gw_str name, struct gw_str *id)
     return true;
 }
 
-int
-cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a, struct auth_subject *out, struct gw_error *err)
+int cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a,
+                     struct auth_subject *out, struct gw_error *err)
 {
     struct auth_subject s;
     struct gw_str *names, id;
@@ -45,17 +45,20 @@ cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw
     for (size_t i = 0; i < n; i++) {
         if (!record_id(names[i], &id) || identity_load_subject(gw, id, &s, a, err) != GW_OK)
             continue;
-        if (s.service != (who->kind == POLICY_SERVICE) || !gw_str_ieq(s.name, who->name) || (found && s.checked_ms < out->checked_ms))
+        if (s.service != (who->kind == POLICY_SERVICE) || !gw_str_ieq(s.name, who->name) ||
+            (found && s.checked_ms < out->checked_ms))
             continue;
         *out = s;
         found = true;
     }
-    return found ? GW_OK : gw_fail(err, GW_NOT_FOUND, 0, GW_STR_FMT ": not known", GW_STR_ARG(who->name));
+    return found ? GW_OK
+                 : gw_fail(err, GW_NOT_FOUND, 0, GW_STR_FMT ": not known", GW_STR_ARG(who->name));
 }
 
-/* The owner of a new token: a service, somebody of the account file, or somebody who has logged in before. */
-static int
-owner_of(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a, struct auth_users **users, struct auth_subject *out, struct gw_error *err)
+/* The owner of a new token: a service, somebody of the account file, or somebody who has logged in
+ * before. */
+static int owner_of(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a,
+                    struct auth_users **users, struct auth_subject *out, struct gw_error *err)
 {
     int rc;
 
@@ -78,14 +81,16 @@ owner_of(struct gateway *gw, const struct policy_subject *who, struct gw_arena *
     }
     rc = cli_find_subject(gw, who, a, out, err);
     if (rc == GW_NOT_FOUND)
-        gw_fail(err, rc, 0, "user:" GW_STR_FMT " is not known yet: log in once, curl -u NAME .../api/gateway/tokens", GW_STR_ARG(who->name));
+        gw_fail(err, rc, 0,
+                "user:" GW_STR_FMT
+                " is not known yet: log in once, curl -u NAME .../api/gateway/tokens",
+                GW_STR_ARG(who->name));
     return rc;
 }
 
 /* ---- tokens ---- */
 
-int
-cli_token_create(struct cli *cli)
+int cli_token_create(struct cli *cli)
 {
     char text[AUTH_TOKEN_LEN + 1];
     struct gateway_snapshot *s;
@@ -113,12 +118,17 @@ cli_token_create(struct cli *cli)
         return 2;
     gw_arena_init(&a, 64u << 20);
     life = gw->config->identity.token_default_ms;
-    if (cli->expires != NULL && (!gw_duration_parse(gw_str_c(cli->expires), &life) || life <= 0 || life > gw->config->identity.token_max_ms))
-        rc = gw_fail(&err, GW_INVALID, 0, "--expires is a time such as 12h or 90d, and not longer than identity.token_max");
+    if (cli->expires != NULL && (!gw_duration_parse(gw_str_c(cli->expires), &life) || life <= 0 ||
+                                 life > gw->config->identity.token_max_ms))
+        rc = gw_fail(
+            &err, GW_INVALID, 0,
+            "--expires is a time such as 12h or 90d, and not longer than identity.token_max");
     else
         rc = owner_of(gw, &who, &a, &users, &owner, &err);
     if (rc == GW_OK)
-        rc = auth_token_mint(text, &t, owner.service ? 's' : 'p', owner.id, gw_str_c(cli->name ? cli->name : "token"), role, now, now + life, &err);
+        rc =
+            auth_token_mint(text, &t, owner.service ? 's' : 'p', owner.id,
+                            gw_str_c(cli->name ? cli->name : "token"), role, now, now + life, &err);
     if (rc == GW_OK)
         rc = identity_put_token(gw, &t, &err);
     if (rc == GW_OK)
@@ -132,8 +142,8 @@ cli_token_create(struct cli *cli)
     return rc == GW_OK ? 0 : 2;
 }
 
-static void
-print_token(const struct cli *cli, const struct auth_token *t, struct gw_str owner, bool first)
+static void print_token(const struct cli *cli, const struct auth_token *t, struct gw_str owner,
+                        bool first)
 {
     char created[GW_ISO_LEN + 1], expires[GW_ISO_LEN + 1];
     const char *state = t->revoked ? "revoked" : t->expires_ms <= gw_wall_ms() ? "expired" : "live";
@@ -143,14 +153,19 @@ print_token(const struct cli *cli, const struct auth_token *t, struct gw_str own
     gw_iso_format(expires, t->expires_ms);
     if (!cli->json) {
         if (first)
-            printf("%-10s  %-8s  %-5s  %-20s  %-24s  %s\n", "ID", "STATE", "ROLE", "OWNER", "EXPIRES", "NAME");
-        printf("%-10s  %-8s  %-5s  %-20.*s  %-24s  " GW_STR_FMT "\n", t->id, state, t->role == AUTH_ROLE_WRITE ? "write" : "read",
-               GW_STR_ARG(owner), expires, GW_STR_ARG(t->name));
+            printf("%-10s  %-8s  %-5s  %-20s  %-24s  %s\n", "ID", "STATE", "ROLE", "OWNER",
+                   "EXPIRES", "NAME");
+        printf("%-10s  %-8s  %-5s  %-20.*s  %-24s  " GW_STR_FMT "\n", t->id, state,
+               t->role == AUTH_ROLE_WRITE ? "write" : "read", GW_STR_ARG(owner), expires,
+               GW_STR_ARG(t->name));
         return;
     }
     gw_buf_init(&out, 4096);
-    gw_buf_addf(&out, "%s{\"id\":\"%s\",\"state\":\"%s\",\"role\":\"%s\",\"created\":\"%s\",\"expires\":\"%s\",\"owner\":", first ? "" : ",\n ",
-                t->id, state, t->role == AUTH_ROLE_WRITE ? "write" : "read", created, expires);
+    gw_buf_addf(&out,
+                "%s{\"id\":\"%s\",\"state\":\"%s\",\"role\":\"%s\",\"created\":\"%s\",\"expires\":"
+                "\"%s\",\"owner\":",
+                first ? "" : ",\n ", t->id, state, t->role == AUTH_ROLE_WRITE ? "write" : "read",
+                created, expires);
     gw_json_put_string(&out, owner);
     gw_json_put_key(&out, "name");
     gw_json_put_string(&out, t->name);
@@ -159,12 +174,11 @@ print_token(const struct cli *cli, const struct auth_token *t, struct gw_str own
     gw_buf_release(&out);
 }
 
-int
-cli_token_list(struct cli *cli)
+int cli_token_list(struct cli *cli)
 {
     struct gateway_snapshot *s;
     struct gateway *gw;
-    struct policy_subject who = { 0 };
+    struct policy_subject who = {0};
     struct auth_subject owner;
     struct auth_token t;
     struct gw_arena a;
@@ -191,7 +205,8 @@ cli_token_list(struct cli *cli)
             cli_error("tokens/" GW_STR_FMT ": %s", GW_STR_ARG(names[i]), err.text);
             continue;
         }
-        owner_name = identity_load_subject(gw, t.subject, &owner, &a, &err) == GW_OK ? owner.name : t.subject;
+        owner_name = identity_load_subject(gw, t.subject, &owner, &a, &err) == GW_OK ? owner.name
+                                                                                     : t.subject;
         if (cli->argc == 1 && !gw_str_ieq(owner_name, who.name))
             continue;
         print_token(cli, &t, owner_name, shown++ == 0);
@@ -205,8 +220,7 @@ cli_token_list(struct cli *cli)
     return rc == GW_OK ? 0 : 2;
 }
 
-int
-cli_token_revoke(struct cli *cli)
+int cli_token_revoke(struct cli *cli)
 {
     struct gateway_snapshot *s;
     struct gateway *gw;
@@ -218,7 +232,9 @@ cli_token_revoke(struct cli *cli)
 
     if (cli->argc != 1)
         return cli_usage("token revoke");
-    if (strlen(cli->argv[0]) == AUTH_TOKEN_ID_LEN && strspn(cli->argv[0], "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") == AUTH_TOKEN_ID_LEN)
+    if (strlen(cli->argv[0]) == AUTH_TOKEN_ID_LEN &&
+        strspn(cli->argv[0], "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") ==
+            AUTH_TOKEN_ID_LEN)
         memcpy(id, cli->argv[0], sizeof(id));
     else if (!auth_token_id(gw_str_c(cli->argv[0]), id))
         return cli_error("an id of 10 characters is expected: see hubgate token list");
@@ -242,8 +258,7 @@ cli_token_revoke(struct cli *cli)
 
 /* ---- the account file ---- */
 
-static bool
-read_password(const struct cli *cli, struct gw_arena *a, struct gw_str *out)
+static bool read_password(const struct cli *cli, struct gw_arena *a, struct gw_str *out)
 {
     struct termios old, quiet;
     struct gw_error err;
@@ -276,8 +291,7 @@ read_password(const struct cli *cli, struct gw_arena *a, struct gw_str *out)
 }
 
 /* The workers read the account file, so it belongs to the owner of data/. */
-static int
-write_users(const struct config *c, struct gw_str text, struct gw_error *err)
+static int write_users(const struct config *c, struct gw_str text, struct gw_error *err)
 {
     const char *path = c->users_file;
     char dir[4096], *slash;
@@ -289,16 +303,17 @@ write_users(const struct config *c, struct gw_str text, struct gw_error *err)
     slash = strrchr(dir, '/');
     *slash = '\0';
     rc = gw_file_replace(*dir ? dir : "/", slash + 1, text, 0600, err);
-    if (rc == GW_OK && geteuid() == 0 && stat(c->data, &st) == 0 && chown(path, st.st_uid, st.st_gid) != 0)
-        rc = gw_fail(err, GW_IO, errno, "%s: cannot be given to the owner of %s: %s", path, c->data, strerror(errno));
+    if (rc == GW_OK && geteuid() == 0 && stat(c->data, &st) == 0 &&
+        chown(path, st.st_uid, st.st_gid) != 0)
+        rc = gw_fail(err, GW_IO, errno, "%s: cannot be given to the owner of %s: %s", path, c->data,
+                     strerror(errno));
     return rc;
 }
 
-int
-cli_user_add(struct cli *cli)
+int cli_user_add(struct cli *cli)
 {
     struct gateway_snapshot *s;
-    struct gateway gw = { 0 };
+    struct gateway gw = {0};
     struct auth_users *users = NULL;
     struct gw_str password;
     struct gw_arena a;
@@ -310,7 +325,8 @@ cli_user_add(struct cli *cli)
         return cli_usage("user add");
     gw_arena_init(&a, 1u << 20);
     gw_arena_keep_secret(&a);
-    if (cli->password_file != NULL && !read_password(cli, &a, &password)) /* before rights are dropped */
+    if (cli->password_file != NULL &&
+        !read_password(cli, &a, &password)) /* before rights are dropped */
         return 2;
     cli->keep_rights = true;
     s = cli_snapshot(cli);
@@ -326,7 +342,8 @@ cli_user_add(struct cli *cli)
     if (rc == GW_NOT_FOUND)
         rc = GW_OK; /* a new file */
     if (rc == GW_OK)
-        rc = auth_users_edit(&text, users, gw_str_c(cli->argv[0]), password, cli->groups, cli->n_groups, &err);
+        rc = auth_users_edit(&text, users, gw_str_c(cli->argv[0]), password, cli->groups,
+                             cli->n_groups, &err);
     if (rc == GW_OK)
         rc = write_users(s->config, gw_buf_str(&text), &err);
     if (rc == GW_OK)
@@ -340,11 +357,10 @@ cli_user_add(struct cli *cli)
     return rc == GW_OK ? 0 : 2;
 }
 
-int
-cli_user_list(struct cli *cli)
+int cli_user_list(struct cli *cli)
 {
     struct gateway_snapshot *s = cli_snapshot(cli);
-    struct gateway gw = { 0 };
+    struct gateway gw = {0};
     struct auth_users *users;
     struct gw_error err;
     int rc;

@@ -10,8 +10,7 @@
 #include <unistd.h>
 
 /* [TYPE:]NS/NAME. GW_INVALID: printed */
-static int
-parse_repo(const char *word, struct repo_id *id)
+static int parse_repo(const char *word, struct repo_id *id)
 {
     struct gw_str rest = gw_str_c(word), head, type = GW_STR("model");
 
@@ -19,24 +18,24 @@ parse_repo(const char *word, struct repo_id *id)
         type = head;
     if (!gw_str_eq_c(type, "model") && !gw_str_eq_c(type, "dataset") && !gw_str_eq_c(type, "space"))
         return cli_error("%s: the type is model, dataset or space", word);
-    *id = (struct repo_id){ .type = type };
-    if (!gw_str_split(&rest, '/', &id->ns) || rest.p == NULL || memchr(rest.p, '/', rest.n) != NULL || rest.n == 0)
+    *id = (struct repo_id){.type = type};
+    if (!gw_str_split(&rest, '/', &id->ns) || rest.p == NULL ||
+        memchr(rest.p, '/', rest.n) != NULL || rest.n == 0)
         return cli_error("%s: a repository is named [TYPE:]NAMESPACE/NAME, such as acme/llm", word);
     id->name = rest;
     return 0;
 }
 
-static int
-check_private(const struct gateway_snapshot *s, const struct repo_id *id)
+static int check_private(const struct gateway_snapshot *s, const struct repo_id *id)
 {
     if (policy_is_private(s->policy, id->ns))
         return 0;
-    return cli_error(GW_STR_FMT " is not a private namespace: add it to private_namespaces in %s first, else nobody would see the repository",
+    return cli_error(GW_STR_FMT " is not a private namespace: add it to private_namespaces in %s "
+                                "first, else nobody would see the repository",
                      GW_STR_ARG(id->ns), s->config->policy_dir);
 }
 
-static struct gw_str
-author(void)
+static struct gw_str author(void)
 {
     const char *user = getenv("SUDO_USER");
 
@@ -45,8 +44,7 @@ author(void)
     return user && *user ? gw_str_c(user) : GW_STR("hubgate");
 }
 
-int
-cli_repo_create(struct cli *cli)
+int cli_repo_create(struct cli *cli)
 {
     struct gateway_snapshot *s;
     struct gateway *gw;
@@ -61,9 +59,11 @@ cli_repo_create(struct cli *cli)
     gw = cli_open(cli, &s);
     if (gw == NULL)
         return 2;
-    rc = check_private(s, &id) ? GW_INVALID : repo_create(s->config->data, &id, author(), gw_wall_ms(), &err);
+    rc = check_private(s, &id) ? GW_INVALID
+                               : repo_create(s->config->data, &id, author(), gw_wall_ms(), &err);
     if (rc == GW_OK)
-        printf("made " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(id.type), GW_STR_ARG(id.ns), GW_STR_ARG(id.name));
+        printf("made " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(id.type),
+               GW_STR_ARG(id.ns), GW_STR_ARG(id.name));
     else if (policy_is_private(s->policy, id.ns))
         cli_error("%s", err.text);
     cli_close(gw, s);
@@ -75,28 +75,28 @@ struct bar {
     int64_t shown_ms;
 };
 
-static void
-show_progress(void *ctx, uint64_t done, uint64_t total, struct gw_str file)
+static void show_progress(void *ctx, uint64_t done, uint64_t total, struct gw_str file)
 {
     struct bar *bar = ctx;
     int64_t now = gw_mono_ms();
     int filled = total ? (int)(done * 30 / total) : 30;
-    static const char full[] = "##############################", empty[] = "------------------------------";
+    static const char full[] = "##############################",
+                      empty[] = "------------------------------";
 
     if (!bar->tty || (done < total && now - bar->shown_ms < 100))
         return;
     bar->shown_ms = now;
-    fprintf(stderr, "\r[%.*s%.*s] %3d%%  %.1f of %.1f MB  %-40.40s", filled, full, 30 - filled, empty, total ? (int)(done * 100 / total) : 100,
-            (double)done / 1e6, (double)total / 1e6, file.n ? file.p : "");
+    fprintf(stderr, "\r[%.*s%.*s] %3d%%  %.1f of %.1f MB  %-40.40s", filled, full, 30 - filled,
+            empty, total ? (int)(done * 100 / total) : 100, (double)done / 1e6, (double)total / 1e6,
+            file.n ? file.p : "");
     if (done >= total)
         fputc('\n', stderr);
 }
 
-int
-cli_repo_import(struct cli *cli)
+int cli_repo_import(struct cli *cli)
 {
-    struct bar bar = { .tty = isatty(STDERR_FILENO) };
-    struct repo_progress progress = { show_progress, &bar };
+    struct bar bar = {.tty = isatty(STDERR_FILENO)};
+    struct repo_progress progress = {show_progress, &bar};
     struct gateway_snapshot *s;
     struct gateway *gw;
     struct repo_id id;
@@ -114,10 +114,12 @@ cli_repo_import(struct cli *cli)
     if (gw == NULL)
         return 2;
     rc = check_private(s, &id) ? GW_INVALID
-                               : repo_import(s->config->data, &id, dir, gw_str_c(cli->message ? cli->message : "Import"), author(),
-                                             gw_wall_ms(), &progress, commit, &err);
+                               : repo_import(s->config->data, &id, dir,
+                                             gw_str_c(cli->message ? cli->message : "Import"),
+                                             author(), gw_wall_ms(), &progress, commit, &err);
     if (rc == GW_OK)
-        printf(GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT " is at %s\n", GW_STR_ARG(id.type), GW_STR_ARG(id.ns), GW_STR_ARG(id.name), commit);
+        printf(GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT " is at %s\n", GW_STR_ARG(id.type),
+               GW_STR_ARG(id.ns), GW_STR_ARG(id.name), commit);
     else if (policy_is_private(s->policy, id.ns))
         cli_error("%s", err.text);
     cli_close(gw, s);
@@ -129,23 +131,23 @@ struct listing {
     size_t n;
 };
 
-static int
-print_repo(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name)
+static int print_repo(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name)
 {
     struct listing *l = ctx;
 
     if (l->json)
-        printf("%s{\"type\":\"" GW_STR_FMT "\",\"id\":\"" GW_STR_FMT "/" GW_STR_FMT "\"}", l->n ? ",\n " : "", GW_STR_ARG(type), GW_STR_ARG(ns), GW_STR_ARG(name));
+        printf("%s{\"type\":\"" GW_STR_FMT "\",\"id\":\"" GW_STR_FMT "/" GW_STR_FMT "\"}",
+               l->n ? ",\n " : "", GW_STR_ARG(type), GW_STR_ARG(ns), GW_STR_ARG(name));
     else
-        printf(GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(type), GW_STR_ARG(ns), GW_STR_ARG(name));
+        printf(GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(type), GW_STR_ARG(ns),
+               GW_STR_ARG(name));
     l->n++;
     return GW_OK;
 }
 
-int
-cli_repo_list(struct cli *cli)
+int cli_repo_list(struct cli *cli)
 {
-    struct listing l = { .json = cli->json };
+    struct listing l = {.json = cli->json};
     struct gateway_snapshot *s = cli_snapshot(cli);
     struct gw_error err;
     int rc;
