@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* tests/unit/repo/repo_test.h - a temporary folder with data/ and src/, and the real git to judge. */
+/* tests/unit/repo/repo_test.h - a temporary folder with data/ and src/, and the real git to judge.
+ */
 #ifndef TESTS_UNIT_REPO_TEST_H
 #define TESTS_UNIT_REPO_TEST_H
 
@@ -26,7 +27,8 @@
 
 static char root[64]; /* the temporary folder, which is also the current one */
 
-/* Runs a shell command in root; its output without the final newline, cut at cap. Returns its exit. */
+/* Runs a shell command in root; its output without the final newline, cut at cap. Returns its exit.
+ */
 static inline int output(char *out, size_t cap, const char *fmt, ...) GW_PRINTF(3, 4);
 static inline int output(char *out, size_t cap, const char *fmt, ...)
 {
@@ -52,27 +54,27 @@ static inline int output(char *out, size_t cap, const char *fmt, ...)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-#define sh(...) \
-    do { \
-        char sh_out[4096]; \
-        if (output(sh_out, sizeof(sh_out), __VA_ARGS__) != 0) { \
-            fail_msg("%s", sh_out); \
-        } \
+#define sh(...)                                                                                    \
+    do {                                                                                           \
+        char sh_out[4096];                                                                         \
+        if (output(sh_out, sizeof(sh_out), __VA_ARGS__) != 0) {                                    \
+            fail_msg("%s", sh_out);                                                                \
+        }                                                                                          \
     } while (0)
 
-#define assert_sh(expected, ...) \
-    do { \
-        char sh_out[65536]; \
-        assert_int_equal(output(sh_out, sizeof(sh_out), __VA_ARGS__), 0); \
-        assert_string_equal(sh_out, expected); \
+#define assert_sh(expected, ...)                                                                   \
+    do {                                                                                           \
+        char sh_out[65536];                                                                        \
+        assert_int_equal(output(sh_out, sizeof(sh_out), __VA_ARGS__), 0);                          \
+        assert_string_equal(sh_out, expected);                                                     \
     } while (0)
 
-#define assert_ok(call, e) \
-    do { \
-        int ok_rc = (call); \
-        if (ok_rc != GW_OK) { \
-            fail_msg("%s: %s", gw_status_name((enum gw_status)ok_rc), (e).text); \
-        } \
+#define assert_ok(call, e)                                                                         \
+    do {                                                                                           \
+        int ok_rc = (call);                                                                        \
+        if (ok_rc != GW_OK) {                                                                      \
+            fail_msg("%s: %s", gw_status_name((enum gw_status)ok_rc), (e).text);                   \
+        }                                                                                          \
     } while (0)
 
 static inline void put(const char *path, const void *p, size_t n)

@@ -15,10 +15,17 @@ static void test_version(void **state)
         const char *text;
         int rc;
     } rows[] = {
-        {"1\n", GW_OK},          {"1", GW_OK},           {"2\n", GW_INVALID}, {"0\n", GW_INVALID},
-        {"", GW_INVALID},        {"one\n", GW_INVALID},  {"-1\n", GW_INVALID}, {"1 \n", GW_INVALID},
+        {"1\n", GW_OK},
+        {"1", GW_OK},
+        {"2\n", GW_INVALID},
+        {"0\n", GW_INVALID},
+        {"", GW_INVALID},
+        {"one\n", GW_INVALID},
+        {"-1\n", GW_INVALID},
+        {"1 \n", GW_INVALID},
         {"99999999999999999999", GW_INVALID},
-        {"1111111111111111111111111111111111111111111111111111111111111111111111111111", GW_INVALID},
+        {"1111111111111111111111111111111111111111111111111111111111111111111111111111",
+         GW_INVALID},
     };
     struct gw_error err;
 
@@ -30,8 +37,8 @@ static void test_version(void **state)
     }
     put_text("v/data/VERSION", "2\n");
     assert_int_equal(repo_data_open("v/data", &err), GW_INVALID);
-    assert_string_equal(err.text,
-                        "v/data is in data format 2, this program knows up to 1: use a newer hubgate");
+    assert_string_equal(
+        err.text, "v/data is in data format 2, this program knows up to 1: use a newer hubgate");
     put_text("file", "");
     assert_int_equal(repo_data_open("file/data", &err), GW_IO);
 }
@@ -51,7 +58,8 @@ static void test_first_commit(void **state)
     assert_sh("Ada Lovelace|ada@corp.example|1764000000|Ada Lovelace|initial commit|",
               "git --git-dir=" LLM_GIT " log --format='%%an|%%ae|%%at|%%cn|%%s|%%P' main");
     assert_sh("count: 0\nin-pack: 3\npacks: 1\ngarbage: 0",
-              "git --git-dir=" LLM_GIT " count-objects -v | grep -E '^(count|in-pack|packs|garbage)'");
+              "git --git-dir=" LLM_GIT
+              " count-objects -v | grep -E '^(count|in-pack|packs|garbage)'");
     assert_sh("", "find " LLM_GIT " -name '*.lock' ! -name .gw.lock");
     sh("git clone -q " LLM_GIT " clone && test -f clone/.gitattributes");
 }
@@ -71,10 +79,10 @@ static void test_conflicts(void **state)
         const char *type, *ns, *name;
         int rc;
     } rows[] = {
-        {"model", "Corp", "Llm", GW_OK},         {"model", "Corp", "Llm", GW_CONFLICT},
-        {"model", "Corp", "LLM", GW_CONFLICT},   {"model", "corp", "llm", GW_CONFLICT},
-        {"model", "CORP", "other", GW_OK},       {"dataset", "corp", "llm", GW_OK},
-        {"space", "corp", "api", GW_OK},         {"model", "api", "llm", GW_INVALID},
+        {"model", "Corp", "Llm", GW_OK},          {"model", "Corp", "Llm", GW_CONFLICT},
+        {"model", "Corp", "LLM", GW_CONFLICT},    {"model", "corp", "llm", GW_CONFLICT},
+        {"model", "CORP", "other", GW_OK},        {"dataset", "corp", "llm", GW_OK},
+        {"space", "corp", "api", GW_OK},          {"model", "api", "llm", GW_INVALID},
         {"model", "Corp", "resolve", GW_INVALID}, {"model", "Corp", "../x", GW_INVALID},
         {"model", "Corp", "Llm.git", GW_INVALID},
     };
@@ -100,9 +108,10 @@ static void test_found_in_any_case(void **state)
         const char *ns, *name;
         int rc;
     } rows[] = {
-        {"Corp", "Llm", GW_OK},          {"corp", "llm", GW_OK},       {"CORP", "LLM", GW_OK},
-        {"Corp", "llm", GW_OK},          {"Corp", "Llm2", GW_NOT_FOUND}, {"Cor", "Llm", GW_NOT_FOUND},
-        {"..", "Llm", GW_NOT_FOUND},     {"Corp", "Llm.git", GW_NOT_FOUND},
+        {"Corp", "Llm", GW_OK},         {"corp", "llm", GW_OK},
+        {"CORP", "LLM", GW_OK},         {"Corp", "llm", GW_OK},
+        {"Corp", "Llm2", GW_NOT_FOUND}, {"Cor", "Llm", GW_NOT_FOUND},
+        {"..", "Llm", GW_NOT_FOUND},    {"Corp", "Llm.git", GW_NOT_FOUND},
         {"Corp", "", GW_NOT_FOUND},
     };
     struct gw_error err;
@@ -157,15 +166,16 @@ static void test_object_path(void **state)
 
     gw_arena_init(&a, 4096);
     assert_string_equal(
-        repo_object_path("data",
-                         GW_STR("4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"), &a)
+        repo_object_path(
+            "data", GW_STR("4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393"), &a)
             .p,
         "data/lfs/4d/7a/4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393");
     assert_null(repo_object_path("data", GW_STR("4d7a"), &a).p);
-    assert_null(
-        repo_object_path("data",
-                         GW_STR("../../../../../../../../../../../../../../../../../../etc/passwd00"), &a)
-            .p);
+    assert_null(repo_object_path(
+                    "data",
+                    GW_STR("../../../../../../../../../../../../../../../../../../etc/passwd00"),
+                    &a)
+                    .p);
     gw_arena_release(&a);
 }
 
@@ -190,8 +200,10 @@ static void test_authors(void **state)
 
         snprintf(name, sizeof(name), "a%zu", i);
         assert_ok(repo_create("data", &id, gw_str_c(rows[i].in), NOW_MS, &err), err);
-        assert_sh(rows[i].out, "git --git-dir=data/repos/model/who/a%zu.git log --format='%%an <%%ae>' "
-                               "main", i);
+        assert_sh(rows[i].out,
+                  "git --git-dir=data/repos/model/who/a%zu.git log --format='%%an <%%ae>' "
+                  "main",
+                  i);
         sh("git --git-dir=data/repos/model/who/a%zu.git fsck --full --strict 2>&1", i);
     }
 }

@@ -13,9 +13,11 @@ static void assert_tree_like_git(const char *src, const char *git_dir)
 {
     char ours[64];
 
-    assert_int_equal(output(ours, sizeof(ours), "git --git-dir=%s rev-parse main^{tree}", git_dir), 0);
+    assert_int_equal(output(ours, sizeof(ours), "git --git-dir=%s rev-parse main^{tree}", git_dir),
+                     0);
     assert_sh(ours,
-              "rm -rf judge && cp -a %s judge && find judge -mindepth 2 -name .git -prune -exec rm -rf {} + ; "
+              "rm -rf judge && cp -a %s judge && find judge -mindepth 2 -name .git -prune -exec rm "
+              "-rf {} + ; "
               "git --git-dir=%s show main:.gitattributes > judge/.gitattributes && cd judge && "
               "git init -q . && git config filter.lfs.clean 'git-lfs clean -- %%f' && "
               "git config filter.lfs.required true && git add -A -f . >/dev/null && git write-tree",
@@ -27,7 +29,8 @@ static void assert_one_pack(const char *git_dir, int packs)
     char expected[64];
 
     snprintf(expected, sizeof(expected), "count: 0\npacks: %d\ngarbage: 0", packs);
-    assert_sh(expected, "git --git-dir=%s count-objects -v | grep -E '^(count|packs|garbage)'", git_dir);
+    assert_sh(expected, "git --git-dir=%s count-objects -v | grep -E '^(count|packs|garbage)'",
+              git_dir);
     assert_sh("", "git --git-dir=%s fsck --full --strict --unreachable 2>&1", git_dir);
     assert_fsck(git_dir);
 }
@@ -39,10 +42,11 @@ static void assert_objects(int n)
 
     snprintf(expected, sizeof(expected), "%d", n);
     assert_sh(expected, "find data/lfs -type f | wc -l");
-    assert_sh("", "find data/lfs -type f | while read f; do "
-                  "[ \"$(sha256sum < $f | cut -c1-64)\" = \"$(basename $f)\" ] || echo bad $f; "
-                  "h=$(basename $f); [ $f = data/lfs/$(echo $h | cut -c1-2)/$(echo $h | cut -c3-4)/$h ] "
-                  "|| echo place $f; [ $(stat -c %%a $f) = 440 ] || echo mode $f; done");
+    assert_sh(
+        "", "find data/lfs -type f | while read f; do "
+            "[ \"$(sha256sum < $f | cut -c1-64)\" = \"$(basename $f)\" ] || echo bad $f; "
+            "h=$(basename $f); [ $f = data/lfs/$(echo $h | cut -c1-2)/$(echo $h | cut -c3-4)/$h ] "
+            "|| echo place $f; [ $(stat -c %%a $f) = 440 ] || echo mode $f; done");
 }
 
 static void make_source(void)
@@ -86,7 +90,8 @@ static void test_hard_cases(void **state)
     assert_sh(".cache/keep\ntool/t.c", GIT "ls-tree -r --name-only main | grep -E 'keep|t\\.c'");
     assert_objects(2); /* the model, and two files of the same four bytes */
     assert_sh("3145745", GIT "cat-file blob main:model.safetensors | sed -n 's/^size //p'");
-    assert_sh("", GIT "cat-file blob main:model.safetensors | git lfs pointer --check --strict --stdin");
+    assert_sh("", GIT
+              "cat-file blob main:model.safetensors | git lfs pointer --check --strict --stdin");
 }
 
 static void test_again_is_the_tip(void **state)
@@ -124,23 +129,30 @@ static void test_new_and_other_types(void **state)
     char commit[41];
 
     sh("mkdir -p d && printf p > d/x.parquet && printf i > d/i.png");
-    assert_ok(repo_import("data", ID("dataset", "acme", "d"), "d", none, none, NOW_MS, NULL, commit, &err),
+    assert_ok(repo_import("data", ID("dataset", "acme", "d"), "d", none, none, NOW_MS, NULL, commit,
+                          &err),
               err);
     assert_one_pack("data/repos/dataset/acme/d.git", 1);
-    assert_sh("2", "git --git-dir=data/repos/dataset/acme/d.git grep -c 'oid sha256' main -- '*.p*' | wc -l");
-    assert_ok(repo_import("data", ID("space", "acme", "d"), "d", none, none, NOW_MS, NULL, commit, &err),
-              err);
+    assert_sh(
+        "2",
+        "git --git-dir=data/repos/dataset/acme/d.git grep -c 'oid sha256' main -- '*.p*' | wc -l");
+    assert_ok(
+        repo_import("data", ID("space", "acme", "d"), "d", none, none, NOW_MS, NULL, commit, &err),
+        err);
     assert_sh("i", "git --git-dir=data/repos/space/acme/d.git cat-file blob main:i.png");
     /* into the one that is there, whatever the case */
     sh("echo more > d/more");
-    assert_ok(repo_import("data", ID("dataset", "ACME", "D"), "d", none, none, NOW_MS, NULL, commit, &err),
+    assert_ok(repo_import("data", ID("dataset", "ACME", "D"), "d", none, none, NOW_MS, NULL, commit,
+                          &err),
               err);
     assert_sh("2", "git --git-dir=data/repos/dataset/acme/d.git rev-list --count main");
     /* after repo_create: on top of its first commit */
     assert_ok(repo_create("data", ID("model", "acme", "made"), AUTHOR, NOW_MS, &err), err);
-    assert_ok(repo_import("data", ID("model", "acme", "made"), "d", GW_STR("a\n\nb"), AUTHOR, NOW_MS,
-                          NULL, commit, &err), err);
-    assert_sh("a\ninitial commit", "git --git-dir=data/repos/model/acme/made.git log --format=%%s main");
+    assert_ok(repo_import("data", ID("model", "acme", "made"), "d", GW_STR("a\n\nb"), AUTHOR,
+                          NOW_MS, NULL, commit, &err),
+              err);
+    assert_sh("a\ninitial commit",
+              "git --git-dir=data/repos/model/acme/made.git log --format=%%s main");
     assert_one_pack("data/repos/model/acme/made.git", 2);
 }
 
@@ -155,14 +167,16 @@ static void test_attributes(void **state)
        "printf 'x.dat filter=lfs\\n' > at/sub/keep/.gitattributes && "
        "printf 1 > at/a.dat && printf 2 > at/b.bin && printf 3 > at/sub/c.dat && "
        "printf 4 > at/sub/keep/x.dat && printf 5 > at/sub/keep/y.dat");
-    assert_ok(repo_import("data", ID("model", "acme", "at"), "at", GW_STR(""), AUTHOR, NOW_MS, NULL, commit,
-                          &err), err);
+    assert_ok(repo_import("data", ID("model", "acme", "at"), "at", GW_STR(""), AUTHOR, NOW_MS, NULL,
+                          commit, &err),
+              err);
     assert_sh("a.dat\nsub/keep/x.dat",
               "git --git-dir=data/repos/model/acme/at.git grep -l 'oid sha256' main | cut -d: -f2");
     assert_tree_like_git("at", "data/repos/model/acme/at.git");
     /* the folder's own attributes, byte for byte */
-    assert_sh("same", "git --git-dir=data/repos/model/acme/at.git cat-file blob main:.gitattributes | "
-                      "cmp - at/.gitattributes && echo same");
+    assert_sh("same",
+              "git --git-dir=data/repos/model/acme/at.git cat-file blob main:.gitattributes | "
+              "cmp - at/.gitattributes && echo same");
 }
 
 /* Over 10 MiB is a large object whatever its name, and a clone must know. */
@@ -175,11 +189,13 @@ static void test_size_rule(void **state)
     put_noise("big/at", 10 * MIB, 3);
     put_noise("big/s u b/over[1].txt", 10 * MIB + 1, 4);
     put_text("big/.gitattributes", "*.dat filter=lfs diff=lfs merge=lfs -text");
-    assert_ok(repo_import("data", ID("model", "acme", "big"), "big", GW_STR(""), AUTHOR, NOW_MS, NULL,
-                          commit, &err), err);
-    assert_sh("10485760 at\n133 s u b/over[1].txt",
-              "git --git-dir=data/repos/model/acme/big.git ls-tree -r --format='%%(objectsize) %%(path)' "
-              "main | grep -v gitattr");
+    assert_ok(repo_import("data", ID("model", "acme", "big"), "big", GW_STR(""), AUTHOR, NOW_MS,
+                          NULL, commit, &err),
+              err);
+    assert_sh(
+        "10485760 at\n133 s u b/over[1].txt",
+        "git --git-dir=data/repos/model/acme/big.git ls-tree -r --format='%%(objectsize) %%(path)' "
+        "main | grep -v gitattr");
     assert_sh("*.dat filter=lfs diff=lfs merge=lfs -text\n"
               "/s[[:space:]]u[[:space:]]b/over\\[1\\].txt filter=lfs diff=lfs merge=lfs -text",
               "git --git-dir=data/repos/model/acme/big.git cat-file blob main:.gitattributes");
@@ -195,17 +211,20 @@ static void test_refused(void **state)
     } rows[] = {
         {"mkfifo bad/x/pipe", "neither a file, a folder nor a symbolic link: x/pipe"},
         {"printf . > \"$(printf 'bad/x/a\\nb')\"", "a name has a control character: x/a\\x0ab"},
-        {"printf . > 'bad/x/a\\b'", "a name has a backslash, which is a folder on other systems: x/a\\b"},
+        {"printf . > 'bad/x/a\\b'",
+         "a name has a backslash, which is a folder on other systems: x/a\\b"},
         {"printf . > \"$(printf 'bad/x/\\377')\"", "a name is not UTF-8: x/\\xff"},
         {"mkdir bad/x/.GIT", "a name that git reserves: x/.GIT"},
         {"printf . > 'bad/x/git~1'", "a name that git reserves: x/git~1"},
         {"printf . > bad/.gitmodules", "submodules are not supported: .gitmodules"},
         {"ln -s x bad/x/.gitattributes", "a symbolic link that git would follow: x/.gitattributes"},
-        {"printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 5\\n' 7 > bad/x/p.txt",
+        {"printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 5\\n' 7 > "
+         "bad/x/p.txt",
          "a git-lfs pointer and not the file itself (git lfs pull fetches it): x/p.txt"},
         {"p=bad; for i in $(seq 130); do p=$p/d; done; mkdir -p $p; touch $p/f",
          "more than 128 folders deep: "},
-        {"n=$(printf '%0250d' 1); p=bad; for i in $(seq 15); do p=$p/$n; mkdir $p; cd $p; p=.; done; "
+        {"n=$(printf '%0250d' 1); p=bad; for i in $(seq 15); do p=$p/$n; mkdir $p; cd $p; p=.; "
+         "done; "
          "m=$(printf '%0250d' 2); mkdir $m; cd $m; mkdir $m; touch $m/f",
          "a path of 4,096 bytes or more: "},
         {"rm -rf bad/* && mkdir -p bad/only/folders", "bad holds no file"},
@@ -221,8 +240,8 @@ static void test_refused(void **state)
         put_text("make.sh", rows[i].make);
         snprintf(command, sizeof(command), "sh -e make.sh");
         sh("%s", command);
-        if (repo_import("data", ID("model", "acme", "bad"), "bad", GW_STR(""), AUTHOR, NOW_MS, NULL, commit,
-                        &err) != GW_INVALID ||
+        if (repo_import("data", ID("model", "acme", "bad"), "bad", GW_STR(""), AUTHOR, NOW_MS, NULL,
+                        commit, &err) != GW_INVALID ||
             strstr(err.text, rows[i].text) != err.text) {
             fail_msg("row %zu: %s", i, err.text);
         }
@@ -244,24 +263,29 @@ static void test_refused_arguments(void **state)
     put_text("plain", "x");
     assert_int_equal(import("plain", commit, &err), GW_INVALID);
     sh("mkdir -p outer && cp -a data outer/data");
-    assert_int_equal(repo_import("outer/data", LLM, "outer", GW_STR(""), AUTHOR, NOW_MS, NULL, commit, &err),
-                     GW_INVALID);
+    assert_int_equal(
+        repo_import("outer/data", LLM, "outer", GW_STR(""), AUTHOR, NOW_MS, NULL, commit, &err),
+        GW_INVALID);
     assert_string_equal(err.text, "the folder contains hubgate's own data folder");
     sh("mkdir sock");
     fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(bind(fd, (struct sockaddr *)&at, sizeof(at)), 0);
     close(fd);
     assert_int_equal(import("sock", commit, &err), GW_INVALID);
-    assert_int_equal(repo_import("data", ID("model", "api", "x"), "src", GW_STR(""), AUTHOR, NOW_MS, NULL,
-                                 commit, &err), GW_INVALID);
-    assert_int_equal(repo_import("data", LLM, "src", GW_STR("a\0b"), AUTHOR, NOW_MS, NULL, commit, &err),
+    assert_int_equal(repo_import("data", ID("model", "api", "x"), "src", GW_STR(""), AUTHOR, NOW_MS,
+                                 NULL, commit, &err),
                      GW_INVALID);
-    assert_int_equal(repo_import("data", LLM, "src", GW_STR("\xff"), AUTHOR, NOW_MS, NULL, commit, &err),
-                     GW_INVALID);
+    assert_int_equal(
+        repo_import("data", LLM, "src", GW_STR("a\0b"), AUTHOR, NOW_MS, NULL, commit, &err),
+        GW_INVALID);
+    assert_int_equal(
+        repo_import("data", LLM, "src", GW_STR("\xff"), AUTHOR, NOW_MS, NULL, commit, &err),
+        GW_INVALID);
     assert_no_temp();
 }
 
-/* An object whose file was cut short is healed by the next import of its bytes; a good one is kept. */
+/* An object whose file was cut short is healed by the next import of its bytes; a good one is kept.
+ */
 static void test_damaged_object_is_replaced(void **state)
 {
     struct gw_error err;
@@ -271,10 +295,13 @@ static void test_damaged_object_is_replaced(void **state)
     assert_ok(import("one", commit, &err), err);
     assert_int_equal(output(before, sizeof(before),
                             "f=$(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64)); "
-                            "stat -c %%i $f"), 0);
+                            "stat -c %%i $f"),
+                     0);
     assert_ok(import("one", commit, &err), err);
-    assert_sh(before, "f=$(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64)); stat -c %%i $f");
-    sh("f=$(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64)); chmod 600 $f; : > $f; chmod 440 $f");
+    assert_sh(before,
+              "f=$(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64)); stat -c %%i $f");
+    sh("f=$(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64)); chmod 600 $f; : > $f; "
+       "chmod 440 $f");
     assert_ok(import("one", commit, &err), err);
     assert_sh("some bytes", "cat $(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64))");
 }
@@ -304,8 +331,9 @@ static void test_progress(void **state)
 
     sh("rm -rf pr && mkdir pr && printf 12345 > pr/a && : > pr/.gitattributes");
     put_noise("pr/b.bin", 5 * MIB, 9);
-    assert_ok(repo_import("data", ID("model", "acme", "pr"), "pr", GW_STR(""), AUTHOR, NOW_MS, &p, commit,
-                          &err), err);
+    assert_ok(repo_import("data", ID("model", "acme", "pr"), "pr", GW_STR(""), AUTHOR, NOW_MS, &p,
+                          commit, &err),
+              err);
     assert_true(s.calls >= 1 && !s.backwards);
     assert_int_equal(s.done, s.total);
     assert_int_equal(s.total, 5 * MIB + 5);
@@ -318,8 +346,9 @@ static void test_many_files(void **state)
 
     sh("rm -rf many && mkdir many && for i in $(seq 3000); do mkdir -p many/$((i %% 20)); "
        "echo file $i > many/$((i %% 20))/$i.txt; done");
-    assert_ok(repo_import("data", ID("model", "acme", "many"), "many", GW_STR(""), AUTHOR, NOW_MS, NULL,
-                          commit, &err), err);
+    assert_ok(repo_import("data", ID("model", "acme", "many"), "many", GW_STR(""), AUTHOR, NOW_MS,
+                          NULL, commit, &err),
+              err);
     assert_one_pack("data/repos/model/acme/many.git", 1);
     assert_tree_like_git("many", "data/repos/model/acme/many.git");
     sh("rm -rf many judge");

@@ -78,8 +78,8 @@ static void test_components(void **state)
         {"git", true, false},
         {".gi", true, false},
         {"git~2", true, false},
-        {"\xc3\xa9", true, false},        /* NFC */
-        {"e\xcc\x81", true, false},       /* NFD */
+        {"\xc3\xa9", true, false},  /* NFC */
+        {"e\xcc\x81", true, false}, /* NFD */
         {"", false, true},
         {".", false, true},
         {"..", false, true},
@@ -192,11 +192,31 @@ static void test_rules_like_git(void **state)
         "\xef\xbb\xbf*.bin filter=lfs",
     };
     static const char *const paths[] = {
-        "x.bin",          "keep.bin",        "a/x.bin",          "a/b/x.bin",       "a/b/c/x.bin",
-        "b",              "a/b",             "b/x",              "xb",              "a/xb",
-        "saved_model/x",  "saved_model/v/x", "x/saved_model/x",  "Xy.bin",          "]x.bin",
-        "sp ace.bin",     "x.Bin",           "events.tfevents.1", "a.lfs.b",        "xa.txt",
-        "x-.txt",         "aXbXcXdXeXfXbin", "a/bb/cc/x",        "bbb.bin",         "a/b/c",
+        "x.bin",
+        "keep.bin",
+        "a/x.bin",
+        "a/b/x.bin",
+        "a/b/c/x.bin",
+        "b",
+        "a/b",
+        "b/x",
+        "xb",
+        "a/xb",
+        "saved_model/x",
+        "saved_model/v/x",
+        "x/saved_model/x",
+        "Xy.bin",
+        "]x.bin",
+        "sp ace.bin",
+        "x.Bin",
+        "events.tfevents.1",
+        "a.lfs.b",
+        "xa.txt",
+        "x-.txt",
+        "aXbXcXdXeXfXbin",
+        "a/bb/cc/x",
+        "bbb.bin",
+        "a/b/c",
         "[a",
     };
     char out[4096], quoted[2048] = "";
@@ -218,7 +238,8 @@ static void test_rules_like_git(void **state)
         for (rest = gw_str_c(out); gw_str_split(&rest, '\n', &line); k++) {
             assert_true(k < COUNT(paths));
             if (gw_str_eq_c(line, "lfs") != is_lfs(attributes[i], paths[k])) {
-                fail_msg("%s on %s: git says " GW_STR_FMT, attributes[i], paths[k], GW_STR_ARG(line));
+                fail_msg("%s on %s: git says " GW_STR_FMT, attributes[i], paths[k],
+                         GW_STR_ARG(line));
             }
         }
         assert_int_equal(k, COUNT(paths));
@@ -227,7 +248,8 @@ static void test_rules_like_git(void **state)
 
 static void test_rules_of_one_path(void **state)
 {
-    static const char *const paths[] = {"x.bin", "a/b c.bin", "[x]*?.bin", "#x", "!x", "\"x\"", "a/[b/c"};
+    static const char *const paths[] = {"x.bin", "a/b c.bin", "[x]*?.bin", "#x",
+                                        "!x",    "\"x\"",     "a/[b/c"};
     struct gw_buf b;
 
     sh("git init -q one");
@@ -239,7 +261,8 @@ static void test_rules_of_one_path(void **state)
         }
         assert_false(is_lfs(b.p, "q/x.bin"));
         put_text("one/.gitattributes", b.p);
-        assert_sh("lfs", "cd one && git check-attr filter -- '%s' | sed 's/.*: filter: //'", paths[i]);
+        assert_sh("lfs", "cd one && git check-attr filter -- '%s' | sed 's/.*: filter: //'",
+                  paths[i]);
         gw_buf_release(&b);
     }
 }
@@ -283,9 +306,12 @@ static void test_rules_are_fast(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_grammar),           cmocka_unit_test(test_components),
-        cmocka_unit_test(test_shown),             cmocka_unit_test(test_rules_like_git),
-        cmocka_unit_test(test_rules_of_one_path), cmocka_unit_test(test_default_rules),
+        cmocka_unit_test(test_grammar),
+        cmocka_unit_test(test_components),
+        cmocka_unit_test(test_shown),
+        cmocka_unit_test(test_rules_like_git),
+        cmocka_unit_test(test_rules_of_one_path),
+        cmocka_unit_test(test_default_rules),
         cmocka_unit_test(test_rules_are_fast),
     };
 

@@ -38,14 +38,15 @@ static void test_parse(void **state)
         {V "oid sha256:" HEX "\nsize 1\nx-more 1\n", false, 0},
         {V "ext-0-foo sha256:" HEX "\noid sha256:" HEX "\nsize 1\n", false, 0},
         {V "oid sha1:" HEX "\nsize 12345\n", false, 0},
-        {V "oid sha256:4D7A214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize 12345\n",
+        {V "oid sha256:4D7A214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2ca24d17e2393\nsize "
+           "12345\n",
          false, 0},
         {V "oid sha256:4d7a\nsize 12345\n", false, 0},
         {V "size 12345\noid sha256:" HEX "\n", false, 0},
         {"version https://git-lfs.github.com/spec/v2\noid sha256:" HEX "\nsize 12345\n", false, 0},
         {"version https://hawser.github.com/spec/v1\noid sha256:" HEX "\nsize 12345\n", false, 0},
-        {"version https://git-lfs.github.com/spec/v1\r\noid sha256:" HEX "\r\nsize 12345\r\n", false,
-         0},
+        {"version https://git-lfs.github.com/spec/v1\r\noid sha256:" HEX "\r\nsize 12345\r\n",
+         false, 0},
         {" " V "oid sha256:" HEX "\nsize 12345\n", false, 0},
     };
 
