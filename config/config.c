@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config.c - hubgate.yaml by one table. A row says name, type, where it goes, default, range and help; parsing,
- * checking and docs/config.md all come from it.
+ * config.c - hubgate.yaml by one table. A row says name, type, where it goes, default, range and
+ * help; parsing, checking and docs/config.md all come from it.
  */
 #include "config/config.h"
 
@@ -46,131 +46,304 @@ struct option {
 #define DAY (24 * HOUR)
 
 static const struct option cache_rows[] = {
-    { .name = "dir", .type = OPT_PATH, .offset = AT(cache.dir), .required = true,
-      .help = "Folder of everything that can be fetched again: blobs, parts, index. Local disk, owned by the worker "
-              "user. Removing it while hubgate is stopped costs only time." },
-    { .name = "verify", .type = OPT_EITHER, .offset = AT(cache.verify_before), .def = "after",
-      .words = { "after", "before" },
-      .help = "`after`: large files are passed on while they are fetched and the last MiB is held back until the "
-              "digest is right. `before`: nothing is sent before the whole file is verified." },
-    { 0 },
+    {.name = "dir",
+     .type = OPT_PATH,
+     .offset = AT(cache.dir),
+     .required = true,
+     .help = "Folder of everything that can be fetched again: blobs, parts, index. Local disk, "
+             "owned by the worker "
+             "user. Removing it while hubgate is stopped costs only time."},
+    {.name = "verify",
+     .type = OPT_EITHER,
+     .offset = AT(cache.verify_before),
+     .def = "after",
+     .words = {"after", "before"},
+     .help = "`after`: large files are passed on while they are fetched and the last MiB is held "
+             "back until the "
+             "digest is right. `before`: nothing is sent before the whole file is verified."},
+    {0},
 };
 
 static const struct option upstream_rows[] = {
-    { .name = "url", .type = OPT_STRING, .offset = AT(upstream.url), .def = "https://huggingface.co",
-      .help = "The public hub." },
-    { .name = "token_file", .type = OPT_PATH, .offset = AT(upstream.token_file),
-      .help = "File with the organization's own hub token. Sent to `url` only, never to a redirect's host." },
-    { .name = "ca_file", .type = OPT_PATH, .offset = AT(upstream.ca_file),
-      .help = "CA bundle (PEM) for upstream instead of the system's." },
-    { .name = "proxy", .type = OPT_STRING, .offset = AT(upstream.proxy),
-      .help = "Outbound proxy, `http://host:port`." },
-    { .name = "redirect_hosts", .type = OPT_LIST, .offset = AT(upstream.redirect_hosts),
-      .def = "cas-bridge.xethub.hf.co cas-bridge-direct.xethub.hf.co us.aws.cdn.hf.co us.gcp.cdn.hf.co "
-             "cdn-lfs.hf.co cdn-lfs-us-1.hf.co cdn-lfs-eu-1.hf.co cdn-lfs.huggingface.co cdn-lfs-us-1.huggingface.co",
-      .help = "Hosts (`host`, `host:port` or `host:*`) that upstream may redirect a download to. Everything else is refused." },
-    { .name = "ttl", .type = OPT_TIME, .offset = AT(upstream.ttl_ms), .def = "60s", .min = 0, .max = DAY,
-      .help = "A branch's commit and a repo's info are served without asking upstream for this long." },
-    { .name = "stale_max", .type = OPT_TIME, .offset = AT(upstream.stale_max_ms), .def = "1h", .min = 0,
-      .max = 30 * DAY,
-      .help = "After `ttl` and up to this age the old answer is served at once while one call refreshes it; older "
-              "answers wait for that call." },
-    { .name = "connect_timeout", .type = OPT_TIME, .offset = AT(upstream.connect_timeout_ms), .def = "5s",
-      .min = 100, .max = 60 * SECOND, .help = "TCP and TLS set-up." },
-    { .name = "stall_timeout", .type = OPT_TIME, .offset = AT(upstream.stall_timeout_ms), .def = "15s",
-      .min = 1 * SECOND, .max = 300 * SECOND,
-      .help = "A transfer that moves (almost) nothing for this long is cut and resumed." },
-    { 0 },
+    {.name = "url",
+     .type = OPT_STRING,
+     .offset = AT(upstream.url),
+     .def = "https://huggingface.co",
+     .help = "The public hub."},
+    {.name = "token_file",
+     .type = OPT_PATH,
+     .offset = AT(upstream.token_file),
+     .help = "File with the organization's own hub token. Sent to `url` only, never to a "
+             "redirect's host."},
+    {.name = "ca_file",
+     .type = OPT_PATH,
+     .offset = AT(upstream.ca_file),
+     .help = "CA bundle (PEM) for upstream instead of the system's."},
+    {.name = "proxy",
+     .type = OPT_STRING,
+     .offset = AT(upstream.proxy),
+     .help = "Outbound proxy, `http://host:port`."},
+    {.name = "redirect_hosts",
+     .type = OPT_LIST,
+     .offset = AT(upstream.redirect_hosts),
+     .def =
+         "cas-bridge.xethub.hf.co cas-bridge-direct.xethub.hf.co us.aws.cdn.hf.co us.gcp.cdn.hf.co "
+         "cdn-lfs.hf.co cdn-lfs-us-1.hf.co cdn-lfs-eu-1.hf.co cdn-lfs.huggingface.co "
+         "cdn-lfs-us-1.huggingface.co",
+     .help = "Hosts (`host`, `host:port` or `host:*`) that upstream may redirect a download to. "
+             "Everything else is refused."},
+    {.name = "ttl",
+     .type = OPT_TIME,
+     .offset = AT(upstream.ttl_ms),
+     .def = "60s",
+     .min = 0,
+     .max = DAY,
+     .help =
+         "A branch's commit and a repo's info are served without asking upstream for this long."},
+    {.name = "stale_max",
+     .type = OPT_TIME,
+     .offset = AT(upstream.stale_max_ms),
+     .def = "1h",
+     .min = 0,
+     .max = 30 * DAY,
+     .help = "After `ttl` and up to this age the old answer is served at once while one call "
+             "refreshes it; older "
+             "answers wait for that call."},
+    {.name = "connect_timeout",
+     .type = OPT_TIME,
+     .offset = AT(upstream.connect_timeout_ms),
+     .def = "5s",
+     .min = 100,
+     .max = 60 * SECOND,
+     .help = "TCP and TLS set-up."},
+    {.name = "stall_timeout",
+     .type = OPT_TIME,
+     .offset = AT(upstream.stall_timeout_ms),
+     .def = "15s",
+     .min = 1 * SECOND,
+     .max = 300 * SECOND,
+     .help = "A transfer that moves (almost) nothing for this long is cut and resumed."},
+    {0},
 };
 
 static const struct option ldap_rows[] = {
-    { .name = "name", .type = OPT_STRING, .offset = LDAP_AT(name), .required = true,
-      .help = "Short name of the directory, `[a-z0-9]{1,32}`; part of every subject id, so do not change it." },
-    { .name = "urls", .type = OPT_LIST, .offset = LDAP_AT(urls), .required = true,
-      .help = "`ldaps://host[:port]` or `ldap://host[:port]`, tried in order. Plain `ldap://` needs `start_tls`, "
-              "except on loopback." },
-    { .name = "start_tls", .type = OPT_BOOL, .offset = LDAP_AT(start_tls), .def = "false",
-      .help = "StartTLS on `ldap://`. A refusal ends the attempt: nothing is ever sent in clear." },
-    { .name = "ca_file", .type = OPT_PATH, .offset = LDAP_AT(ca_file),
-      .help = "CA bundle (PEM) for the directory instead of the system's. Verification cannot be switched off." },
-    { .name = "bind_dn", .type = OPT_STRING, .offset = LDAP_AT(bind_dn),
-      .help = "DN of the service account that searches; empty: anonymous search." },
-    { .name = "bind_password_file", .type = OPT_PATH, .offset = LDAP_AT(bind_password_file),
-      .help = "File with its password, not readable by others." },
-    { .name = "user_base", .type = OPT_STRING, .offset = LDAP_AT(user_base), .required = true,
-      .help = "Where people are searched." },
-    { .name = "user_filter", .type = OPT_STRING, .offset = LDAP_AT(user_filter), .def = "(uid=${user})",
-      .help = "Filter for one person. `${user}` stands for the escaped name and only inside a value." },
-    { .name = "direct_bind", .type = OPT_STRING, .offset = LDAP_AT(direct_bind),
-      .help = "DN template (`uid=${user},ou=people,dc=x`) used instead of search and bind." },
-    { .name = "name_attr", .type = OPT_STRING, .offset = LDAP_AT(name_attr), .def = "uid",
-      .help = "Attribute that holds the user name." },
-    { .name = "id_attr", .type = OPT_STRING, .offset = LDAP_AT(id_attr), .def = "entryUUID",
-      .help = "Immutable id of an entry: `entryUUID`, `objectGUID`, `nsUniqueId`, `ipaUniqueID`." },
-    { .name = "display_attr", .type = OPT_STRING, .offset = LDAP_AT(display_attr), .def = "cn",
-      .help = "Attribute of the full name." },
-    { .name = "mail_attr", .type = OPT_STRING, .offset = LDAP_AT(mail_attr), .def = "mail",
-      .help = "Attribute of the mail address." },
-    { .name = "groups", .type = OPT_WORD, .offset = LDAP_AT(groups), .def = "memberof",
-      .words = { "memberof", "search" },
-      .help = "`memberof`: read from the person's entry. `search`: search groups that list the person." },
-    { .name = "group_base", .type = OPT_STRING, .offset = LDAP_AT(group_base),
-      .help = "Where groups are searched (`groups: search`, `nested`)." },
-    { .name = "group_filter", .type = OPT_STRING, .offset = LDAP_AT(group_filter), .def = "(member=${dn})",
-      .help = "`(member=${dn})`, `(uniqueMember=${dn})` or `(memberUid=${user})`." },
-    { .name = "nested", .type = OPT_BOOL, .offset = LDAP_AT(nested), .def = "false",
-      .help = "Follow groups of groups (at most 10 levels, 2,000 groups)." },
-    { .name = "timeout", .type = OPT_TIME, .offset = LDAP_AT(timeout_ms), .def = "3s", .min = 100,
-      .max = 60 * SECOND, .help = "One deadline for a whole login, over all servers." },
-    { 0 },
+    {.name = "name",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(name),
+     .required = true,
+     .help = "Short name of the directory, `[a-z0-9]{1,32}`; part of every subject id, so do not "
+             "change it."},
+    {.name = "urls",
+     .type = OPT_LIST,
+     .offset = LDAP_AT(urls),
+     .required = true,
+     .help = "`ldaps://host[:port]` or `ldap://host[:port]`, tried in order. Plain `ldap://` needs "
+             "`start_tls`, "
+             "except on loopback."},
+    {.name = "start_tls",
+     .type = OPT_BOOL,
+     .offset = LDAP_AT(start_tls),
+     .def = "false",
+     .help = "StartTLS on `ldap://`. A refusal ends the attempt: nothing is ever sent in clear."},
+    {.name = "ca_file",
+     .type = OPT_PATH,
+     .offset = LDAP_AT(ca_file),
+     .help = "CA bundle (PEM) for the directory instead of the system's. Verification cannot be "
+             "switched off."},
+    {.name = "bind_dn",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(bind_dn),
+     .help = "DN of the service account that searches; empty: anonymous search."},
+    {.name = "bind_password_file",
+     .type = OPT_PATH,
+     .offset = LDAP_AT(bind_password_file),
+     .help = "File with its password, not readable by others."},
+    {.name = "user_base",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(user_base),
+     .required = true,
+     .help = "Where people are searched."},
+    {.name = "user_filter",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(user_filter),
+     .def = "(uid=${user})",
+     .help =
+         "Filter for one person. `${user}` stands for the escaped name and only inside a value."},
+    {.name = "direct_bind",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(direct_bind),
+     .help = "DN template (`uid=${user},ou=people,dc=x`) used instead of search and bind."},
+    {.name = "name_attr",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(name_attr),
+     .def = "uid",
+     .help = "Attribute that holds the user name."},
+    {.name = "id_attr",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(id_attr),
+     .def = "entryUUID",
+     .help = "Immutable id of an entry: `entryUUID`, `objectGUID`, `nsUniqueId`, `ipaUniqueID`."},
+    {.name = "display_attr",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(display_attr),
+     .def = "cn",
+     .help = "Attribute of the full name."},
+    {.name = "mail_attr",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(mail_attr),
+     .def = "mail",
+     .help = "Attribute of the mail address."},
+    {.name = "groups",
+     .type = OPT_WORD,
+     .offset = LDAP_AT(groups),
+     .def = "memberof",
+     .words = {"memberof", "search"},
+     .help =
+         "`memberof`: read from the person's entry. `search`: search groups that list the person."},
+    {.name = "group_base",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(group_base),
+     .help = "Where groups are searched (`groups: search`, `nested`)."},
+    {.name = "group_filter",
+     .type = OPT_STRING,
+     .offset = LDAP_AT(group_filter),
+     .def = "(member=${dn})",
+     .help = "`(member=${dn})`, `(uniqueMember=${dn})` or `(memberUid=${user})`."},
+    {.name = "nested",
+     .type = OPT_BOOL,
+     .offset = LDAP_AT(nested),
+     .def = "false",
+     .help = "Follow groups of groups (at most 10 levels, 2,000 groups)."},
+    {.name = "timeout",
+     .type = OPT_TIME,
+     .offset = LDAP_AT(timeout_ms),
+     .def = "3s",
+     .min = 100,
+     .max = 60 * SECOND,
+     .help = "One deadline for a whole login, over all servers."},
+    {0},
 };
 
 static const struct option identity_rows[] = {
-    { .name = "refresh", .type = OPT_TIME, .offset = AT(identity.refresh_ms), .def = "5m", .min = 1 * SECOND,
-      .max = DAY, .help = "A person's groups and state are read from the directory again after this time." },
-    { .name = "stale_max", .type = OPT_TIME, .offset = AT(identity.stale_max_ms), .def = "1h", .min = 1 * SECOND,
-      .max = 7 * DAY, .help = "While the directory is down, tokens work with the last known groups for this long; "
-                              "then 503." },
-    { .name = "token_default", .type = OPT_TIME, .offset = AT(identity.token_default_ms), .def = "90d",
-      .min = 60 * SECOND, .max = 366 * DAY, .help = "Life of a token when its owner names none." },
-    { .name = "token_max", .type = OPT_TIME, .offset = AT(identity.token_max_ms), .def = "365d", .min = 60 * SECOND,
-      .max = 366 * DAY, .help = "Longest life of a token." },
-    { 0 },
+    {.name = "refresh",
+     .type = OPT_TIME,
+     .offset = AT(identity.refresh_ms),
+     .def = "5m",
+     .min = 1 * SECOND,
+     .max = DAY,
+     .help = "A person's groups and state are read from the directory again after this time."},
+    {.name = "stale_max",
+     .type = OPT_TIME,
+     .offset = AT(identity.stale_max_ms),
+     .def = "1h",
+     .min = 1 * SECOND,
+     .max = 7 * DAY,
+     .help = "While the directory is down, tokens work with the last known groups for this long; "
+             "then 503."},
+    {.name = "token_default",
+     .type = OPT_TIME,
+     .offset = AT(identity.token_default_ms),
+     .def = "90d",
+     .min = 60 * SECOND,
+     .max = 366 * DAY,
+     .help = "Life of a token when its owner names none."},
+    {.name = "token_max",
+     .type = OPT_TIME,
+     .offset = AT(identity.token_max_ms),
+     .def = "365d",
+     .min = 60 * SECOND,
+     .max = 366 * DAY,
+     .help = "Longest life of a token."},
+    {0},
 };
 
 static const struct option limits_rows[] = {
-    { .name = "wait", .type = OPT_TIME, .offset = AT(limits.wait_ms), .def = "30s", .min = 1 * SECOND,
-      .max = 300 * SECOND, .help = "How long a request waits for a directory, upstream or a disk before 503." },
-    { .name = "ldap_jobs", .type = OPT_NUMBER, .offset = AT(limits.jobs[0]), .def = "8", .min = 1, .max = 256,
-      .help = "Directory calls in flight per worker." },
-    { .name = "upstream_jobs", .type = OPT_NUMBER, .offset = AT(limits.jobs[2]), .def = "16", .min = 1, .max = 256,
-      .help = "Upstream calls in flight per worker (large files have transfers of their own)." },
-    { .name = "repo_jobs", .type = OPT_NUMBER, .offset = AT(limits.jobs[3]), .def = "8", .min = 1, .max = 256,
-      .help = "Reads of private repositories in flight per worker." },
-    { .name = "disk_jobs", .type = OPT_NUMBER, .offset = AT(limits.jobs[4]), .def = "8", .min = 1, .max = 256,
-      .help = "Other disk jobs in flight per worker (hashing, token files)." },
-    { 0 },
+    {.name = "wait",
+     .type = OPT_TIME,
+     .offset = AT(limits.wait_ms),
+     .def = "30s",
+     .min = 1 * SECOND,
+     .max = 300 * SECOND,
+     .help = "How long a request waits for a directory, upstream or a disk before 503."},
+    {.name = "ldap_jobs",
+     .type = OPT_NUMBER,
+     .offset = AT(limits.jobs[0]),
+     .def = "8",
+     .min = 1,
+     .max = 256,
+     .help = "Directory calls in flight per worker."},
+    {.name = "upstream_jobs",
+     .type = OPT_NUMBER,
+     .offset = AT(limits.jobs[2]),
+     .def = "16",
+     .min = 1,
+     .max = 256,
+     .help = "Upstream calls in flight per worker (large files have transfers of their own)."},
+    {.name = "repo_jobs",
+     .type = OPT_NUMBER,
+     .offset = AT(limits.jobs[3]),
+     .def = "8",
+     .min = 1,
+     .max = 256,
+     .help = "Reads of private repositories in flight per worker."},
+    {.name = "disk_jobs",
+     .type = OPT_NUMBER,
+     .offset = AT(limits.jobs[4]),
+     .def = "8",
+     .min = 1,
+     .max = 256,
+     .help = "Other disk jobs in flight per worker (hashing, token files)."},
+    {0},
 };
 
 static const struct option top_rows[] = {
-    { .name = "public_urls", .type = OPT_LIST, .offset = AT(public_urls), .required = true,
-      .help = "URLs under which people reach this gateway, `https://models.example`. Generated links use the one "
-              "that was asked; any other Host is answered 421." },
-    { .name = "data", .type = OPT_PATH, .offset = AT(data), .required = true,
-      .help = "Folder of the truth: private repositories, large objects, tokens. Owned by the worker user. Back it up." },
-    { .name = "cache", .type = OPT_MAP, .rows = cache_rows, .required = true, .help = "What is held of the public hub." },
-    { .name = "upstream", .type = OPT_MAP, .rows = upstream_rows, .help = "Where public models come from." },
-    { .name = "ldap", .type = OPT_MAPS, .rows = ldap_rows, .offset = AT(ldap),
-      .help = "Directories, in order. A person belongs to the first one that knows the name." },
-    { .name = "users_file", .type = OPT_PATH, .offset = AT(users_file),
-      .help = "Account file, for a first try and for machines without a directory: `hubgate user add`." },
-    { .name = "policy_dir", .type = OPT_PATH, .offset = AT(policy_dir), .required = true,
-      .help = "Folder of the rules, `*.yaml`: docs/policy.md." },
-    { .name = "audit_file", .type = OPT_PATH, .offset = AT(audit_file),
-      .help = "One JSON line per request. Opened anew for each chunk, so any rotation works." },
-    { .name = "identity", .type = OPT_MAP, .rows = identity_rows, .help = "How long what is known of people holds." },
-    { .name = "limits", .type = OPT_MAP, .rows = limits_rows, .help = "Ceilings." },
-    { 0 },
+    {.name = "public_urls",
+     .type = OPT_LIST,
+     .offset = AT(public_urls),
+     .required = true,
+     .help = "URLs under which people reach this gateway, `https://models.example`. Generated "
+             "links use the one "
+             "that was asked; any other Host is answered 421."},
+    {.name = "data",
+     .type = OPT_PATH,
+     .offset = AT(data),
+     .required = true,
+     .help = "Folder of the truth: private repositories, large objects, tokens. Owned by the "
+             "worker user. Back it up."},
+    {.name = "cache",
+     .type = OPT_MAP,
+     .rows = cache_rows,
+     .required = true,
+     .help = "What is held of the public hub."},
+    {.name = "upstream",
+     .type = OPT_MAP,
+     .rows = upstream_rows,
+     .help = "Where public models come from."},
+    {.name = "ldap",
+     .type = OPT_MAPS,
+     .rows = ldap_rows,
+     .offset = AT(ldap),
+     .help = "Directories, in order. A person belongs to the first one that knows the name."},
+    {.name = "users_file",
+     .type = OPT_PATH,
+     .offset = AT(users_file),
+     .help =
+         "Account file, for a first try and for machines without a directory: `hubgate user add`."},
+    {.name = "policy_dir",
+     .type = OPT_PATH,
+     .offset = AT(policy_dir),
+     .required = true,
+     .help = "Folder of the rules, `*.yaml`: docs/policy.md."},
+    {.name = "audit_file",
+     .type = OPT_PATH,
+     .offset = AT(audit_file),
+     .help = "One JSON line per request. Opened anew for each chunk, so any rotation works."},
+    {.name = "identity",
+     .type = OPT_MAP,
+     .rows = identity_rows,
+     .help = "How long what is known of people holds."},
+    {.name = "limits", .type = OPT_MAP, .rows = limits_rows, .help = "Ceilings."},
+    {0},
 };
 
 struct loader {
@@ -182,14 +355,12 @@ struct loader {
 #define FAIL(l, at, ...) gw_yaml_fail((l)->err, (l)->file, at, false, __VA_ARGS__)
 #define FAIL_KEY(l, at, ...) gw_yaml_fail((l)->err, (l)->file, at, true, __VA_ARGS__)
 
-static int
-no_memory(struct loader *l)
+static int no_memory(struct loader *l)
 {
     return gw_fail(l->err, GW_NO_MEMORY, 0, "no memory for the configuration");
 }
 
-static int
-set_text(struct loader *l, const struct option *o, void *field, struct gw_str text)
+static int set_text(struct loader *l, const struct option *o, void *field, struct gw_str text)
 {
     struct gw_arena *a = &l->c->arena;
     struct gw_str copy;
@@ -208,8 +379,8 @@ set_text(struct loader *l, const struct option *o, void *field, struct gw_str te
     return GW_OK;
 }
 
-static int
-set_word(struct loader *l, const struct option *o, void *field, struct gw_str text, const struct gw_yaml *at)
+static int set_word(struct loader *l, const struct option *o, void *field, struct gw_str text,
+                    const struct gw_yaml *at)
 {
     for (size_t i = 0; o->words[i] != NULL; i++) {
         if (!gw_str_eq_c(text, o->words[i]))
@@ -220,12 +391,12 @@ set_word(struct loader *l, const struct option *o, void *field, struct gw_str te
             *(struct gw_str *)field = gw_str_c(o->words[i]);
         return GW_OK;
     }
-    return FAIL(l, at, "%s: \"" GW_STR_FMT "\" is not one of: %s, %s", o->name, GW_STR_ARG(text), o->words[0],
-                o->words[1]);
+    return FAIL(l, at, "%s: \"" GW_STR_FMT "\" is not one of: %s, %s", o->name, GW_STR_ARG(text),
+                o->words[0], o->words[1]);
 }
 
-static int
-set_scalar(struct loader *l, const struct option *o, void *field, struct gw_str text, const struct gw_yaml *at)
+static int set_scalar(struct loader *l, const struct option *o, void *field, struct gw_str text,
+                      const struct gw_yaml *at)
 {
     int64_t ms;
     uint64_t number;
@@ -241,19 +412,22 @@ set_scalar(struct loader *l, const struct option *o, void *field, struct gw_str 
         return set_word(l, o, field, text, at);
     case OPT_BOOL:
         if (!gw_str_eq_c(text, "true") && !gw_str_eq_c(text, "false"))
-            return FAIL(l, at, "%s: true or false, not \"" GW_STR_FMT "\"", o->name, GW_STR_ARG(text));
+            return FAIL(l, at, "%s: true or false, not \"" GW_STR_FMT "\"", o->name,
+                        GW_STR_ARG(text));
         *(bool *)field = gw_str_eq_c(text, "true");
         return GW_OK;
     case OPT_TIME:
         if (!gw_duration_parse(text, &ms) || ms < o->min || ms > o->max)
-            return FAIL(l, at, "%s: a time such as 60s, 5m, 1h, 30d, from %llds to %llds; not \"" GW_STR_FMT "\"",
-                        o->name, (long long)(o->min / 1000), (long long)(o->max / 1000), GW_STR_ARG(text));
+            return FAIL(
+                l, at,
+                "%s: a time such as 60s, 5m, 1h, 30d, from %llds to %llds; not \"" GW_STR_FMT "\"",
+                o->name, (long long)(o->min / 1000), (long long)(o->max / 1000), GW_STR_ARG(text));
         *(int64_t *)field = ms;
         return GW_OK;
     case OPT_NUMBER:
         if (!gw_str_u64(text, &number) || number < (uint64_t)o->min || number > (uint64_t)o->max)
-            return FAIL(l, at, "%s: a number from %lld to %lld, not \"" GW_STR_FMT "\"", o->name, (long long)o->min,
-                        (long long)o->max, GW_STR_ARG(text));
+            return FAIL(l, at, "%s: a number from %lld to %lld, not \"" GW_STR_FMT "\"", o->name,
+                        (long long)o->min, (long long)o->max, GW_STR_ARG(text));
         *(uint64_t *)field = number;
         return GW_OK;
     default:
@@ -261,8 +435,8 @@ set_scalar(struct loader *l, const struct option *o, void *field, struct gw_str 
     }
 }
 
-static int
-set_list(struct loader *l, const struct option *o, struct config_list *list, const struct gw_yaml *v)
+static int set_list(struct loader *l, const struct option *o, struct config_list *list,
+                    const struct gw_yaml *v)
 {
     if (v->kind != GW_YAML_LIST)
         return FAIL(l, v, "%s: a list, such as [\"one\", \"two\"]", o->name);
@@ -282,8 +456,7 @@ set_list(struct loader *l, const struct option *o, struct config_list *list, con
 }
 
 /* A list's default is written as words with blanks between them. */
-static int
-default_list(struct loader *l, const struct option *o, struct config_list *list)
+static int default_list(struct loader *l, const struct option *o, struct config_list *list)
 {
     struct gw_str rest = gw_str_c(o->def), word;
 
@@ -296,10 +469,10 @@ default_list(struct loader *l, const struct option *o, struct config_list *list)
     return GW_OK;
 }
 
-static int set_map(struct loader *l, const struct option *rows, char *base, const struct gw_yaml *map);
+static int set_map(struct loader *l, const struct option *rows, char *base,
+                   const struct gw_yaml *map);
 
-static int
-set_maps(struct loader *l, const struct option *o, const struct gw_yaml *v)
+static int set_maps(struct loader *l, const struct option *o, const struct gw_yaml *v)
 {
     struct config *c = l->c;
     int rc;
@@ -322,8 +495,7 @@ set_maps(struct loader *l, const struct option *o, const struct gw_yaml *v)
     return GW_OK;
 }
 
-static int
-set_option(struct loader *l, const struct option *o, char *base, const struct gw_yaml *v)
+static int set_option(struct loader *l, const struct option *o, char *base, const struct gw_yaml *v)
 {
     if (o->type == OPT_MAP) {
         if (v->kind != GW_YAML_MAP)
@@ -335,19 +507,19 @@ set_option(struct loader *l, const struct option *o, char *base, const struct gw
     if (o->type == OPT_LIST)
         return set_list(l, o, (struct config_list *)(base + o->offset), v);
     if (v->kind != GW_YAML_SCALAR)
-        return FAIL(l, v, "%s: a single value, not a %s", o->name, v->kind == GW_YAML_LIST ? "list" : "map");
+        return FAIL(l, v, "%s: a single value, not a %s", o->name,
+                    v->kind == GW_YAML_LIST ? "list" : "map");
     if (o->required && v->value.n == 0)
         return FAIL(l, v, "%s: must not be empty", o->name);
     return set_scalar(l, o, base + o->offset, v->value, v);
 }
 
-static int
-set_default(struct loader *l, const struct option *o, char *base)
+static int set_default(struct loader *l, const struct option *o, char *base)
 {
-    static const struct gw_yaml nowhere = { .line = 1, .column = 1 };
+    static const struct gw_yaml nowhere = {.line = 1, .column = 1};
 
     if (o->type == OPT_MAP) {
-        struct gw_yaml empty = { .kind = GW_YAML_MAP, .line = 1, .column = 1 };
+        struct gw_yaml empty = {.kind = GW_YAML_MAP, .line = 1, .column = 1};
         return set_map(l, o->rows, base, &empty);
     }
     if (o->type == OPT_MAPS)
@@ -359,8 +531,7 @@ set_default(struct loader *l, const struct option *o, char *base)
     return set_scalar(l, o, base + o->offset, gw_str_c(o->def), &nowhere);
 }
 
-static int
-unknown_key(struct loader *l, const struct option *rows, const struct gw_yaml *v)
+static int unknown_key(struct loader *l, const struct option *rows, const struct gw_yaml *v)
 {
     const char *names[40];
     size_t n = 0;
@@ -369,12 +540,13 @@ unknown_key(struct loader *l, const struct option *rows, const struct gw_yaml *v
     for (const struct option *o = rows; o->name != NULL && n < 40; o++)
         names[n++] = o->name;
     near = gw_nearest(v->key, names, n);
-    return FAIL_KEY(l, v, "unknown key \"" GW_STR_FMT "\"%s%s%s", GW_STR_ARG(v->key), near ? "; did you mean \"" : "",
-                    near ? near : "; see docs/config.md", near ? "\"?" : "");
+    return FAIL_KEY(l, v, "unknown key \"" GW_STR_FMT "\"%s%s%s", GW_STR_ARG(v->key),
+                    near ? "; did you mean \"" : "", near ? near : "; see docs/config.md",
+                    near ? "\"?" : "");
 }
 
-static int
-set_map(struct loader *l, const struct option *rows, char *base, const struct gw_yaml *map)
+static int set_map(struct loader *l, const struct option *rows, char *base,
+                   const struct gw_yaml *map)
 {
     const struct option *o;
     const struct gw_yaml *v;
@@ -399,8 +571,7 @@ set_map(struct loader *l, const struct option *rows, char *base, const struct gw
 
 /* ---- what a table cannot say ---- */
 
-static bool
-is_origin(struct gw_str url)
+static bool is_origin(struct gw_str url)
 {
     struct gw_str rest;
 
@@ -414,16 +585,16 @@ is_origin(struct gw_str url)
         return false;
     for (size_t i = 0; i < rest.n; i++) {
         char ch = rest.p[i];
-        bool fine = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '.' ||
-            ch == '-' || ch == ':' || ch == '[' || ch == ']' || ch == '_';
+        bool fine = (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
+                    (ch >= '0' && ch <= '9') || ch == '.' || ch == '-' || ch == ':' || ch == '[' ||
+                    ch == ']' || ch == '_';
         if (!fine)
             return false;
     }
     return true;
 }
 
-static bool
-is_realm(struct gw_str s)
+static bool is_realm(struct gw_str s)
 {
     for (size_t i = 0; i < s.n; i++)
         if (!((s.p[i] >= 'a' && s.p[i] <= 'z') || (s.p[i] >= '0' && s.p[i] <= '9')))
@@ -431,8 +602,7 @@ is_realm(struct gw_str s)
     return s.n >= 1 && s.n <= 32 && !gw_str_eq_c(s, "file") && !gw_str_eq_c(s, "service");
 }
 
-static int
-check_ldap(struct loader *l, const struct gw_yaml *list)
+static int check_ldap(struct loader *l, const struct gw_yaml *list)
 {
     const struct config *c = l->c;
     const struct gw_yaml *item = list ? list->child : NULL;
@@ -443,7 +613,8 @@ check_ldap(struct loader *l, const struct gw_yaml *list)
             return FAIL(l, item, "name: [a-z0-9]{1,32}, and not \"file\" or \"service\"");
         for (size_t k = 0; k < i; k++)
             if (gw_str_eq(c->ldap[k].name, d->name))
-                return FAIL(l, item, "two directories are named \"" GW_STR_FMT "\"", GW_STR_ARG(d->name));
+                return FAIL(l, item, "two directories are named \"" GW_STR_FMT "\"",
+                            GW_STR_ARG(d->name));
         if (d->bind_dn.n && d->bind_password_file == NULL)
             return FAIL(l, item, "bind_dn needs bind_password_file");
         if (gw_str_eq_c(d->groups, "search") && d->group_base.n == 0)
@@ -452,35 +623,38 @@ check_ldap(struct loader *l, const struct gw_yaml *list)
     return GW_OK;
 }
 
-static int
-check_whole(struct loader *l, const struct gw_yaml *root)
+static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
-    const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL, *up;
+    const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL,
+                         *up;
 
     for (size_t i = 0; i < c->public_urls.n; i++, at = at ? at->next : NULL)
         if (!is_origin(c->public_urls.items[i]))
-            return FAIL(l, at ? at : root, "public_urls: scheme and host only, such as https://models.example, without a "
-                                           "path or a slash at the end");
+            return FAIL(
+                l, at ? at : root,
+                "public_urls: scheme and host only, such as https://models.example, without a "
+                "path or a slash at the end");
     if (!is_origin(c->upstream.url)) {
         up = gw_yaml_get(root, "upstream");
-        return FAIL(l, up ? up : root, "upstream.url: scheme and host only, such as https://huggingface.co");
+        return FAIL(l, up ? up : root,
+                    "upstream.url: scheme and host only, such as https://huggingface.co");
     }
     if (c->upstream.stale_max_ms < c->upstream.ttl_ms) {
         up = gw_yaml_get(root, "upstream");
         return FAIL(l, up ? up : root, "upstream.stale_max must not be shorter than upstream.ttl");
     }
     if (c->n_ldap == 0 && c->users_file == NULL)
-        return FAIL(l, root, "nobody could log in: name a directory (ldap) or an account file (users_file)");
+        return FAIL(l, root,
+                    "nobody could log in: name a directory (ldap) or an account file (users_file)");
     return check_ldap(l, gw_yaml_get(root, "ldap"));
 }
 
-int
-config_parse(struct config **out, struct gw_str file, struct gw_str yaml, struct gw_error *err)
+int config_parse(struct config **out, struct gw_str file, struct gw_str yaml, struct gw_error *err)
 {
     struct gw_arena tree;
     struct gw_yaml *root;
-    struct loader l = { .err = err };
+    struct loader l = {.err = err};
     size_t slash = 0;
     int rc;
 
@@ -518,8 +692,7 @@ done:
     return rc;
 }
 
-int
-config_load(struct config **out, const char *path, struct gw_error *err)
+int config_load(struct config **out, const char *path, struct gw_error *err)
 {
     struct gw_arena a;
     struct gw_str yaml;
@@ -536,8 +709,7 @@ config_load(struct config **out, const char *path, struct gw_error *err)
     return rc;
 }
 
-void
-config_free(struct config *c)
+void config_free(struct config *c)
 {
     if (c == NULL)
         return;
@@ -547,10 +719,11 @@ config_free(struct config *c)
 
 /* ---- docs/config.md ---- */
 
-static void
-put_rows(struct gw_buf *out, const struct option *rows, const char *prefix)
+static void put_rows(struct gw_buf *out, const struct option *rows, const char *prefix)
 {
-    static const char *const type_names[] = { "text", "path", "list", "true/false", "word", "word", "time", "number", "map", "list of maps" };
+    static const char *const type_names[] = {"text", "path",        "list", "true/false",
+                                             "word", "word",        "time", "number",
+                                             "map",  "list of maps"};
 
     for (const struct option *o = rows; o->name != NULL; o++) {
         if (o->type == OPT_MAP || o->type == OPT_MAPS)
@@ -564,23 +737,29 @@ put_rows(struct gw_buf *out, const struct option *rows, const char *prefix)
     }
 }
 
-void
-config_put_markdown(struct gw_buf *out)
+void config_put_markdown(struct gw_buf *out)
 {
-    gw_buf_add_c(out, "<!-- Written by `hubgate config-doc` from the option table in config/config.c: do not edit. -->\n"
-                      "# hubgate.yaml\n\n"
-                      "nginx.conf says *where* (`hubgate_config FILE;` in `http`, `hubgate on;` in a location), this file says *how*, "
-                      "and the files in `policy_dir` say *who may do what* ([policy.md](policy.md)). Unknown keys are errors. "
-                      "Relative paths start at the folder of this file. Times: `500ms`, `60s`, `5m`, `1h`, `30d`. "
-                      "Check it with `hubgate check` or `nginx -t`; apply it with `hubgate reload`.\n\n"
-                      "| key | type | default | meaning |\n|---|---|---|---|\n");
+    gw_buf_add_c(out,
+                 "<!-- Written by `hubgate config-doc` from the option table in config/config.c: "
+                 "do not edit. -->\n"
+                 "# hubgate.yaml\n\n"
+                 "nginx.conf says *where* (`hubgate_config FILE;` in `http`, `hubgate on;` in a "
+                 "location), this file says *how*, "
+                 "and the files in `policy_dir` say *who may do what* ([policy.md](policy.md)). "
+                 "Unknown keys are errors. "
+                 "Relative paths start at the folder of this file. Times: `500ms`, `60s`, `5m`, "
+                 "`1h`, `30d`. "
+                 "Check it with `hubgate check` or `nginx -t`; apply it with `hubgate reload`.\n\n"
+                 "| key | type | default | meaning |\n|---|---|---|---|\n");
     put_rows(out, top_rows, "");
     for (const struct option *o = top_rows; o->name != NULL; o++) {
         char prefix[64];
         if (o->rows == NULL)
             continue;
         snprintf(prefix, sizeof(prefix), "%s%s.", o->name, o->type == OPT_MAPS ? "[]" : "");
-        gw_buf_addf(out, "\n## `%s`\n\n%s\n\n| key | type | default | meaning |\n|---|---|---|---|\n", o->name, o->help);
+        gw_buf_addf(out,
+                    "\n## `%s`\n\n%s\n\n| key | type | default | meaning |\n|---|---|---|---|\n",
+                    o->name, o->help);
         put_rows(out, o->rows, prefix);
     }
 }

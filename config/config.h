@@ -2,9 +2,10 @@
 /*
  * config/config.h - hubgate.yaml as one immutable struct.
  *
- * One table (options.c) names every key with its type, default, range and help; it parses, checks and writes
- * docs/config.md. Unknown keys are errors with a hint. Secrets are names of files here, never values; paths are made
- * absolute against the folder of the configuration file. No clock, no network.
+ * One table (options.c) names every key with its type, default, range and help; it parses, checks
+ * and writes docs/config.md. Unknown keys are errors with a hint. Secrets are names of files here,
+ * never values; paths are made absolute against the folder of the configuration file. No clock, no
+ * network.
  */
 #ifndef CONFIG_CONFIG_H
 #define CONFIG_CONFIG_H
@@ -63,7 +64,7 @@ struct config {
         int64_t refresh_ms, stale_max_ms, token_max_ms, token_default_ms;
     } identity;
     struct {
-        int64_t wait_ms; /* how long a request waits for facts before 503 */
+        int64_t wait_ms;  /* how long a request waits for facts before 503 */
         uint64_t jobs[5]; /* by enum gw_peer: jobs in flight per worker */
     } limits;
     struct gw_arena arena; /* owns every string above */
@@ -73,10 +74,12 @@ struct config {
  * Parse and check a configuration.
  * @param out  to be freed with config_free; left alone on failure
  * @param path as the user gave it
- * @return GW_OK; GW_NOT_FOUND (no such file); GW_INVALID ("FILE:LINE:COLUMN: what is wrong" and a hint); GW_TOO_LARGE; GW_IO; GW_NO_MEMORY
+ * @return GW_OK; GW_NOT_FOUND (no such file); GW_INVALID ("FILE:LINE:COLUMN: what is wrong" and a
+ * hint); GW_TOO_LARGE; GW_IO; GW_NO_MEMORY
  */
 int config_load(struct config **out, const char *path, struct gw_error *err) GW_MUST_CHECK;
-int config_parse(struct config **out, struct gw_str file /* absolute */, struct gw_str yaml, struct gw_error *err) GW_MUST_CHECK;
+int config_parse(struct config **out, struct gw_str file /* absolute */, struct gw_str yaml,
+                 struct gw_error *err) GW_MUST_CHECK;
 void config_free(struct config *c); /* NULL is fine */
 
 /* The reference of all keys as Markdown: docs/config.md. */
