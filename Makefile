@@ -69,6 +69,21 @@ unit: $(UNIT_BIN) ## run the unit tests
 fuzz-replay: $(FUZZ_BIN) ## replay the fuzz corpora
 	@tests/run-fuzz-replay $(FUZZ_BIN)
 
+# ---- what is checked. Everything that ends in "N passed, N failed" can be a part of tests/run-all ----
+lint: command ## layers, headers alone, format, generated docs
+	@BUILD="$(BUILD)" tests/run-lint
+check: ## unit, fuzz-replay and lint: seconds once built
+	@MAKE="$(MAKE)" tests/run-all unit fuzz-replay lint
+e2e: all ## nginx with the module, a directory, a Hub and the real clients
+	@BUILD="$(BUILD)" tests/run-e2e
+test: ## check and e2e
+	@MAKE="$(MAKE)" tests/run-all check e2e
+
+format: ## lay out the C sources (not ngx_module/, which keeps nginx's style)
+	find $(ROOMS) tests -name '*.[ch]' -print0 | xargs -0 clang-format -i
+docs: command ## write docs/config.md anew from the option table
+	$(BUILD)/hubgate config-doc > docs/config.md
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 clean: ## remove what was built (not the virtual environments)
