@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping
@@ -44,6 +47,30 @@ def python(client: str, code: str, env: Mapping[str, str], *arguments: str, time
 def hf(client: str, env: Mapping[str, str], *arguments: str, timeout: float = 120) -> Run:
     """The hf command of that version."""
     return run([str(HF[client] / "bin" / "hf"), *arguments], env, timeout)
+
+
+def terminal(client: str, env: Mapping[str, str], *arguments: str, timeout: float = 120) -> Run:
+    """The hf command as it is used by hand: on a terminal of 200 columns."""
+    ours, its = pty.openpty()
+    process = subprocess.Popen([str(HF[client] / "bin" / "hf"), *arguments], stdin=its, stdout=its, stderr=its, start_new_session=True,
+                               env={**env, "TERM": "xterm", "COLUMNS": "200"})
+    os.close(its)
+    out, deadline = b"", time.monotonic() + timeout
+    try:
+        while select.select([ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            try:
+                chunk = os.read(ours, 64 << 10)
+            except OSError:              # the other side is closed
+                break
+            if not chunk:
+                break
+            out += chunk
+        return Run(process.wait(max(0.1, deadline - time.monotonic())), out.decode(errors="replace"), "")
+    finally:
+        os.close(ours)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
 
 
 def curl(*arguments: str, timeout: float = 120) -> Run:
