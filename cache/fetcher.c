@@ -229,6 +229,12 @@ static enum fill_failure check_head(struct transfer *t)
 
 /* ---- bytes ---- */
 
+/* VALID is for ever: an owner that lost its fill a moment ago must not undo it. */
+static void mark(struct map *m, uint64_t g, uint8_t from, uint8_t to)
+{
+    atomic_compare_exchange_strong(&m->granule[g], &from, to);
+}
+
 /* All before upto is written: tell the others. */
 static void publish(struct transfer *t, uint64_t upto)
 {
@@ -247,7 +253,7 @@ static void publish(struct transfer *t, uint64_t upto)
         t->pos = g_end;
         t->fill->failures = 0;
         if (t->pos < t->end) {
-            atomic_store(&m->granule[g + 1], GRANULE_LIVE);
+            mark(m, g + 1, GRANULE_ABSENT, GRANULE_LIVE);
             atomic_store(word, transfer_word(g + 1, 0));
         } else {
             atomic_store(word, 0);
@@ -266,7 +272,7 @@ static bool flush(struct transfer *t)
         return true;
     }
     t->used = 0;
-    if (!fill_ours(f) || fill_ended(f)) {
+    if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
         return false;
     }
     if (gw_pwrite_all(f->map.part_fd, t->buffer, n, t->pos, &why) != GW_OK) {
@@ -353,7 +359,7 @@ static void end_transfer(struct transfer *t, bool keep)
         (void)flush(t);
         if (t->pos < t->end && t->pos % CACHE_GRANULE == 0) { /* nothing of this granule came */
             atomic_store(&f->map.live->transfers[t->index], 0);
-            atomic_store(&f->map.granule[t->pos / CACHE_GRANULE], GRANULE_ABSENT);
+            mark(&f->map, t->pos / CACHE_GRANULE, GRANULE_LIVE, GRANULE_ABSENT);
         }
     }
     for (struct transfer **p = &x->live; *p != NULL; p = &(*p)->next) {
@@ -604,7 +610,7 @@ static bool start(struct fetcher *x, struct fill *f)
     gw_buf_init(&t->answer.location, LOCATION_MAX);
     reset_answer(&t->answer);
     atomic_store(&m->live->transfers[index], transfer_word(g, had));
-    atomic_store(&m->granule[g], GRANULE_LIVE);
+    mark(m, g, GRANULE_ABSENT, GRANULE_LIVE);
     t->next = x->live;
     x->live = t;
     x->n_live++;
@@ -651,7 +657,7 @@ static void activate(struct fetcher *x, struct fill *f)
     }
     f->failures = 0;
     f->not_before_ms = 0;
-    if (atomic_load(&f->gone)) {
+    if (!fill_safe(f)) {
         return;
     }
     map_settle(&f->map);
@@ -691,7 +697,7 @@ static void work(struct fetcher *x, int64_t now)
 {
     for (struct fill *f = x->active, *next; f != NULL; f = next) {
         next = f->active_next;
-        if (!fill_ours(f) || fill_ended(f)) {
+        if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
             fill_let_go(f); /* nothing, if whoever ended it did so */
             deactivate(x, f);
         } else if (f->transfer == NULL && f->not_before_ms <= now && x->n_live < LIVE_MAX &&
@@ -724,6 +730,7 @@ static void housekeep(struct fetcher *x, int64_t now)
         struct fill *f = x->array[i];
         bool owned;
 
+        (void)fill_safe(f);
         if (now - f->looked_ms >= LOOK_MS) {
             f->looked_ms = now;
             fill_look(f);

@@ -28,6 +28,7 @@
 #define OWNER_ASK_MS 50
 #define JOB_LOST_MS 60000 /* a job that was named and never begun is named again */
 #define JOB_RETRY_MS 2000
+#define JOB_IDLE_MS 100
 #define FAILURE_MAX_MS 120000 /* beyond it the time is of another boot */
 #define SEAL_MS                                                                                    \
     700 /* a leaving process syncs so long; what it cannot seal costs time after a reboot only */
@@ -232,6 +233,18 @@ bool fill_has_owner(struct fill *f)
     return !ask || owner_alive(t, word, atomic_load(&f->map.live->beat), now);
 }
 
+void fill_enqueue(struct fill *f)
+{
+    struct fill_table *t = f->table;
+
+    if (!f->queued) {
+        f->queued = true;
+        f->refs++;
+        f->queue_next = t->queue;
+        t->queue = f;
+    }
+}
+
 bool fill_claim(struct fill *f, bool fresh)
 {
     struct fill_table *t = f->table;
@@ -264,12 +277,7 @@ bool fill_claim(struct fill *f, bool fresh)
             f->refs++;
             t->n_owned++;
         }
-        if (!f->queued) {
-            f->queued = true;
-            f->refs++;
-            f->queue_next = t->queue;
-            t->queue = f;
-        }
+        fill_enqueue(f);
     }
     pthread_mutex_unlock(&t->mutex);
     if (!ours) {
@@ -305,7 +313,9 @@ void fill_let_go(struct fill *f)
     if (!was) {
         return;
     }
-    atomic_fetch_add(&t->cache->shared->fills_orphaned, 1);
+    if (!fill_ended(f) && atomic_load(&f->map.live->failure) == 0) {
+        atomic_fetch_add(&t->cache->shared->fills_orphaned, 1);
+    }
     fill_wake(f);
     pthread_mutex_lock(&t->mutex);
     last = drop_ref(f);
@@ -332,37 +342,52 @@ void fill_wake(struct fill *f)
     }
 }
 
+static void lose(struct fill *f, const char *what)
+{
+    if (!atomic_exchange(&f->gone, true)) {
+        fill_unlist(f);
+        fill_wake(f);
+        gw_log_write(&f->table->cache->log, GW_LOG_WARN, "cache: fill of %s given up: %s",
+                     f->digest, what);
+    }
+}
+
+bool fill_safe(struct fill *f)
+{
+    struct stat st;
+
+    if (atomic_load(&f->gone)) {
+        return false;
+    }
+    if (fstat(f->map.map_fd, &st) == 0 && (uint64_t)st.st_size >= f->map.bytes) {
+        return true;
+    }
+    lose(f, "its map was cut short");
+    return false;
+}
+
 void fill_look(struct fill *f)
 {
     struct stat of_map, of_part;
     const char *what;
 
-    if (atomic_load(&f->gone)) {
+    if (!fill_safe(f) || fstat(f->map.map_fd, &of_map) != 0 ||
+        fstat(f->map.part_fd, &of_part) != 0) {
         return;
     }
-    if (fstat(f->map.map_fd, &of_map) != 0 || fstat(f->map.part_fd, &of_part) != 0) {
-        return;
+    if (fill_ended(f)) {
+        return; /* looked at after the links: the state is set before the names go */
     }
-    if ((uint64_t)of_map.st_size < f->map.bytes) {
-        what = "its map was cut short"; /* an access could be a SIGBUS now */
-    } else if (fill_ended(f)) {
-        return; /* the state is set before the names go */
-    } else if ((uint64_t)of_part.st_size != f->map.head->size) {
+    if ((uint64_t)of_part.st_size != f->map.head->size) {
         what = "its part has another size";
     } else if (of_map.st_nlink == 0 || of_part.st_nlink == 0) {
         what = "its files were removed";
     } else {
         return;
     }
-    if ((uint64_t)of_map.st_size >= f->map.bytes) {
-        atomic_store(&f->map.live->state, MAP_DROPPED); /* for the other processes */
-        fill_wake(f);
-    }
-    atomic_store(&f->gone, true);
-    fill_unlist(f);
+    atomic_store(&f->map.live->state, MAP_DROPPED); /* for the other processes */
     fill_wake(f);
-    gw_log_write(&f->table->cache->log, GW_LOG_WARN, "cache: fill of %s given up: %s", f->digest,
-                 what);
+    lose(f, what);
 }
 
 /* ---- why it failed ---- */
@@ -411,7 +436,10 @@ int fill_failure(const struct fill *f, struct gw_error *err)
             return gw_fail(err, failures[i].status, sys, "%s: %s", failures[i].text,
                            curl_easy_strerror((CURLcode)sys));
         case FILL_STATUS:
-            return gw_fail(err, failures[i].status, sys, "%s %d", failures[i].text, sys);
+            return gw_fail(err, failures[i].status, sys, "%s %d%s", failures[i].text, sys,
+                           sys == 401 || sys == 403
+                               ? ": may the organisation's token read this repository?"
+                               : "");
         case FILL_DISK:
             return gw_fail(err, failures[i].status, sys, "%s: %s", failures[i].text,
                            strerrordesc_np(sys) != NULL ? strerrordesc_np(sys) : "unknown error");
@@ -593,7 +621,7 @@ static int hash_step(struct fill *f, uint8_t *buffer, struct gw_error *err)
         }
         gw_sha256_update(&s, buffer, n);
     }
-    if (!fill_ours(f)) {
+    if (!fill_safe(f) || !fill_ours(f)) {
         return GW_OK;
     }
     if (s.bytes > begun) {
@@ -644,18 +672,31 @@ static int hash_git(struct fill *f, uint8_t *buffer, struct gw_error *err)
                   err);
 }
 
-static int run_job(struct fill *f, struct gw_error *err)
+static int run_job(struct fill *f, bool drop, struct gw_error *err)
 {
+    struct fill_table *t = f->table;
+    uint64_t missing;
     uint8_t *buffer;
     int rc;
 
-    if (!fill_ours(f) || fill_ended(f)) {
-        return GW_OK; /* the fetcher lets it go */
+    if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
+        pthread_mutex_lock(&t->mutex);
+        f->job_after_ms = gw_mono_ms() + JOB_IDLE_MS; /* the fetcher lets it go meanwhile */
+        pthread_mutex_unlock(&t->mutex);
+        return GW_OK;
     }
-    if (f->drop) {
+    if (drop) {
         part_drop(f, MAP_DROPPED);
         return GW_OK;
     }
+    missing = map_missing(&f->map, 0);
+    pthread_mutex_lock(&t->mutex);
+    if (missing < f->contiguous) { /* somebody wrote into our map: fetch what it says */
+        f->contiguous = missing;
+        f->job_after_ms = gw_mono_ms() + JOB_IDLE_MS;
+        fill_enqueue(f);
+    }
+    pthread_mutex_unlock(&t->mutex);
     buffer = gw_alloc(READ_BYTES);
     if (buffer == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory to hash a part");
@@ -663,7 +704,7 @@ static int run_job(struct fill *f, struct gw_error *err)
     if (f->map.head->digest_len == 64) {
         rc = hash_step(f, buffer, err);
     } else {
-        rc = hash_git(f, buffer, err);
+        rc = missing == f->map.granules ? hash_git(f, buffer, err) : GW_OK;
     }
     gw_free(buffer);
     return rc;
@@ -673,6 +714,7 @@ int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err)
 {
     struct fill_table *t = c->fills;
     struct fill *f, *last;
+    bool drop = false;
     int rc;
 
     if (t == NULL) {
@@ -682,6 +724,7 @@ int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err)
     for (f = t->list; f != NULL; f = f->next) {
         if (f->job_out && !f->job_running && gw_str_eq_c(key, f->key)) {
             f->job_running = true;
+            drop = f->drop;
             break;
         }
     }
@@ -689,7 +732,7 @@ int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err)
     if (f == NULL) {
         return GW_OK; /* a late twin */
     }
-    rc = run_job(f, err);
+    rc = run_job(f, drop, err);
 
     pthread_mutex_lock(&t->mutex);
     f->job_out = f->job_running = false;
@@ -776,6 +819,26 @@ static void seal(struct fill *f, int64_t deadline)
     }
 }
 
+/* What was claimed too late for the fetcher. */
+static void drop_queue(struct fill_table *t)
+{
+    for (;;) {
+        struct fill *f;
+
+        pthread_mutex_lock(&t->mutex);
+        f = t->queue;
+        if (f != NULL) {
+            t->queue = f->queue_next;
+            f->queued = false;
+        }
+        pthread_mutex_unlock(&t->mutex);
+        if (f == NULL) {
+            return;
+        }
+        fill_unref(f);
+    }
+}
+
 void cache_fills_close(struct cache *c)
 {
     struct fill_table *t = c->fills;
@@ -790,6 +853,7 @@ void cache_fills_close(struct cache *c)
     atomic_store(&t->stopping, true);
     fetcher_close(t->fetcher);
 
+    drop_queue(t);
     n = fill_snapshot(t, &all, &cap);
     deadline = gw_mono_ms() + SEAL_MS;
     for (size_t i = 0; i < n; i++) {

@@ -84,9 +84,11 @@ _Static_assert(sizeof(struct map_live) <= MAP_PAGE, "the live words fit their pa
 
 struct map {
     int map_fd, part_fd;
+    void *image;
     size_t bytes; /* mapped */
     uint64_t granules;
-    const struct map_head *head;
+    const struct map_head *head; /* a copy: what was judged is what is used, whatever happens to
+                                    the file */
     struct map_live *live;
     _Atomic uint8_t *granule;
 };
@@ -223,6 +225,11 @@ void fill_progress(struct fill *f);
 void fill_unlist(struct fill *f);
 /* Are its names and sizes still what they were? If not, it is gone. A few system calls. */
 void fill_look(struct fill *f);
+/* May its map be touched? One system call; asked before each piece of work, because a map that
+ * somebody cut short is a SIGBUS. */
+bool fill_safe(struct fill *f);
+/* Puts it into the fetcher's queue, once. Under the mutex. */
+void fill_enqueue(struct fill *f);
 /* All attached fills, each with a reference, into a growing array of the caller. */
 size_t fill_snapshot(struct fill_table *t, struct fill ***array, size_t *cap);
 
@@ -240,7 +247,8 @@ void part_remove(struct fill_table *t, struct gw_str digest);
 void part_drop(struct fill *f, enum map_state state);
 /* Job. The mismatches of the last hour, this one included. */
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
-unsigned part_mismatches(struct fill_table *t, struct gw_str digest);
+/* More than one within the hour: nobody tries again for a while, longer each time. */
+bool part_resting(struct fill_table *t, struct gw_str digest);
 /* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
 void parts_scan(struct fill_table *t);
 
@@ -260,5 +268,6 @@ bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, 
 #define FILL_SILENT_MS 15000 /* an owner of this zone that is alive but says nothing: stopped */
 #define FILL_FOREIGN_MS 3000 /* an owner of another zone: no other way to tell */
 #define MISMATCH_MS (3600 * 1000) /* of wall time */
+#define MISMATCH_REST_MS 60000    /* after the second one; doubles */
 
 #endif

@@ -9,10 +9,12 @@
  * size, and after a boot only a sealed map counts. Granule bytes have no CRC, because everybody
  * writes them all the time: there the digest of the whole is the proof. One thing cannot be met
  * from inside: a map that somebody truncates while it is mapped is a SIGBUS at the next access.
- * Nobody here truncates one, and a table looks at the sizes once a second.
+ * Nobody here truncates one, and its length is looked at before each piece
+ * of work, so it takes bad luck as well.
  */
 #include "cache/fill_internal.h"
 
+#include "base/alloc.h"
 #include "base/encode.h"
 
 #include <errno.h>
@@ -56,7 +58,7 @@ static bool hash_valid(const struct map_head *h, const struct map_hash *hash)
 static struct map view(const void *image, size_t n)
 {
     char *p = (char *)(uintptr_t)image; /* the callers that write have a writable image */
-    struct map m = {.map_fd = -1, .part_fd = -1, .bytes = n};
+    struct map m = {.map_fd = -1, .part_fd = -1, .image = p, .bytes = n};
 
     m.head = (const struct map_head *)(const void *)p;
     m.live = (struct map_live *)(void *)(p + MAP_PAGE);
@@ -174,6 +176,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     struct stat of_map, of_part;
     const char *doubt;
     void *image = MAP_FAILED;
+    struct map_head *head = NULL;
     int map_fd = -1, part_fd = -1, rc;
     uint64_t was;
 
@@ -215,7 +218,19 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
         rc = gw_fail(err, doubt == map_ended ? GW_CONFLICT : GW_CORRUPT, 0, "map: %s", doubt);
         goto done;
     }
+    head = gw_alloc(sizeof(*head));
+    if (head == NULL) {
+        rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for a map");
+        goto done;
+    }
+    memcpy(head, image, sizeof(*head));
     *m = view(image, (size_t)of_map.st_size);
+    m->head = head;
+    if (head->crc != head_crc(head) || m->granules != granules_of(head->size) ||
+        m->bytes != map_file_bytes(head->size)) { /* changed since it was judged */
+        rc = gw_fail(err, GW_CORRUPT, 0, "map: head damaged");
+        goto done;
+    }
     m->map_fd = map_fd;
     m->part_fd = part_fd;
     was = atomic_load(&m->live->boot);
@@ -224,6 +239,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     }
     return GW_OK;
 done:
+    gw_free(head);
     if (image != MAP_FAILED) {
         munmap(image, (size_t)of_map.st_size);
     }
@@ -239,7 +255,8 @@ done:
 void map_detach(struct map *m)
 {
     if (m->head != NULL) {
-        munmap((void *)(uintptr_t)m->head, m->bytes);
+        munmap(m->image, m->bytes);
+        gw_free((void *)(uintptr_t)m->head);
         close(m->map_fd);
         close(m->part_fd);
     }
@@ -326,7 +343,7 @@ void map_settle(struct map *m)
 
         if (now != GRANULE_ABSENT && now != GRANULE_VALID &&
             (now != GRANULE_LIVE || live_bytes(m, g) == 0)) {
-            atomic_store(&m->granule[g], GRANULE_ABSENT);
+            atomic_compare_exchange_strong(&m->granule[g], &now, GRANULE_ABSENT);
         }
     }
 }

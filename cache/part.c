@@ -274,9 +274,9 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
         memchr(src->target.p, '\0', src->target.n) != NULL) {
         return gw_fail(err, GW_INVALID, 0, "not a part that can be made");
     }
-    if (part_mismatches(t, digest) > 1) {
+    if (part_resting(t, digest)) {
         return gw_fail(err, GW_CORRUPT, 0,
-                       "upstream's bytes did not have this digest, twice within the hour");
+                       "upstream's bytes did not have this digest, more than once within the hour");
     }
     lock = parts_lock(t, true);
     if (lock < 0) {
@@ -337,15 +337,18 @@ void part_drop(struct fill *f, enum map_state state)
 
 /* ---- mismatches ---- */
 
-static bool within_hour(const struct stat *st)
+static int64_t age_ms(const struct stat *st)
 {
-    int64_t age =
-        gw_wall_ms() - ((int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000);
-
-    return age < MISMATCH_MS && age > -MISMATCH_MS;
+    return gw_wall_ms() - ((int64_t)st->st_mtim.tv_sec * 1000 + st->st_mtim.tv_nsec / 1000000);
 }
 
-unsigned part_mismatches(struct fill_table *t, struct gw_str digest)
+static bool within_hour(const struct stat *st)
+{
+    return age_ms(st) < MISMATCH_MS && age_ms(st) > -MISMATCH_MS;
+}
+
+/* How often within the hour, and how long ago the last time was. */
+static unsigned mismatches(struct fill_table *t, struct gw_str digest, int64_t *ago_ms)
 {
     char path[PATH_MAX], text[16] = "";
     struct stat st;
@@ -363,13 +366,23 @@ unsigned part_mismatches(struct fill_table *t, struct gw_str digest)
         return 0;
     }
     close(fd);
+    *ago_ms = age_ms(&st);
     n = strtoul(text, NULL, 10);
     return n > 0 && n < 1000 ? (unsigned)n : 1; /* the file itself says that there was one */
 }
 
+bool part_resting(struct fill_table *t, struct gw_str digest)
+{
+    int64_t ago = 0;
+    unsigned n = mismatches(t, digest, &ago);
+
+    return n > 1 && ago < (int64_t)MISMATCH_REST_MS << (n < 8 ? n - 2 : 6);
+}
+
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest)
 {
-    unsigned n = part_mismatches(t, digest) + 1;
+    int64_t ago;
+    unsigned n = mismatches(t, digest, &ago) + 1;
     char name[CACHE_DIGEST_MAX + 8], text[16];
 
     snprintf(name, sizeof(name), GW_STR_FMT ".bad", GW_STR_ARG(digest));

@@ -94,7 +94,7 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
     if (atomic_load(&t->stopping)) {
         return gw_fail(err, GW_CANCELLED, 0, "leaving");
     }
-    if (atomic_load(&f->gone)) {
+    if (!fill_safe(f)) {
         return gw_fail(err, GW_UNAVAILABLE, 0, "the part was removed");
     }
     if (end > f->map.head->size || offset > end) {

@@ -304,7 +304,16 @@ static void test_wrong_bytes_always(void **state)
     assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
                      GW_CORRUPT);
     assert_false(have_blob(w->cache, w->hub));
-    /* an hour later it is tried again */
+    /* after a while it is tried again ... */
+    old[1].tv_sec = time(NULL) - 61;
+    snprintf(path, sizeof(path), "%s/parts/%s.bad", w->dir, w->hub->digest);
+    assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, atomic_load(&w->shared->counters.integrity_failures) == 3 && quiet(w));
+    /* ... and after an hour it is forgotten */
+    old[1].tv_sec = time(NULL) - 3700;
     snprintf(path, sizeof(path), "%s/parts/%s.bad", w->dir, w->hub->digest);
     assert_int_equal(utimensat(AT_FDCWD, path, old, 0), 0);
     assert_false(cache_recently_mismatched(w->cache, gw_str_c(w->hub->digest)));
@@ -569,6 +578,65 @@ static void test_damaged_files(void **state)
     }
 }
 
+/* Somebody writes into the files, or cuts them, while they are in use. */
+static void test_damaged_in_use(void **state)
+{
+    static const struct {
+        const char *suffix;
+        off_t from, to; /* noise there; from -1: cut to `to` */
+        int ends;       /* of who reads; 1: either */
+    } rows[] = {
+        {".map", 0, 4096, GW_OK}, /* the head was copied */
+        {".map", 4096, 8192, GW_UNAVAILABLE},
+        {".map", 0, 8300, GW_UNAVAILABLE},
+        {".map", 8192, 8195, GW_OK}, /* what was there is fetched again */
+        {".map", -1, 0, GW_UNAVAILABLE},
+        {".map", -1, 5000, GW_UNAVAILABLE},
+        {".part", -1, 0, 1},
+    };
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char path[PATH_MAX];
+        struct response r;
+        int fd, rc;
+
+        atomic_store(&w->hub->gate, 3 * MIB + 10);
+        r = whole(w);
+        TURN_UNTIL(w->cache, ((void)step(&r, w->hub), r.offset == 3 * MIB + 10));
+        snprintf(path, sizeof(path), "%s/parts/%s%s", w->dir, w->hub->digest, rows[i].suffix);
+        if (rows[i].from == -1) {
+            assert_int_equal(truncate(path, rows[i].to), 0);
+        } else {
+            fd = open(path, O_RDWR);
+            assert_int_equal(gw_pwrite_all(fd, w->hub->bytes, (size_t)(rows[i].to - rows[i].from),
+                                           (uint64_t)rows[i].from, NULL),
+                             GW_OK);
+            close(fd);
+        }
+        if (rows[i].suffix[1] == 'p') { /* what follows would be a hole: only the digest knows */
+            TURN_UNTIL(w->cache, atomic_load(&w->cache->fills->list->gone));
+        }
+        atomic_store(&w->hub->gate, UINT64_MAX);
+        rc = follow(w->cache, w->hub, &r);
+        if (rc != rows[i].ends && rows[i].ends != 1) {
+            fail_msg("row %zu: %s %s", i, gw_status_name((enum gw_status)rc), r.err.text);
+        }
+        cache_reader_close(r.reader);
+        TURN_UNTIL(w->cache, quiet(w));
+        if (!have_blob(w->cache, w->hub)) {
+            r = whole(w);
+            assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+            cache_reader_close(r.reader);
+        }
+        TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+        check_blob(w->cache, w->hub);
+        assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
+        assert_true(cache_blob_path(w->cache, gw_str_c(w->hub->digest), path, sizeof(path)));
+        assert_int_equal(unlink(path), 0);
+    }
+}
+
 /* A granule that says it is there and is not: nothing but the digest can tell. */
 static void test_granule_lies(void **state)
 {
@@ -685,6 +753,7 @@ int main(void)
         TEST(test_close_while_silent),
         TEST(test_files_removed),
         TEST(test_damaged_files),
+        TEST(test_damaged_in_use),
         TEST(test_granule_lies),
         TEST(test_git_blob),
         TEST(test_bad_arguments),
