@@ -149,7 +149,8 @@ int answer_failure(struct gateway *gw, struct gateway_request *req, struct gatew
 
     switch (err->status) {
     case GW_FORBIDDEN:
-        if (err->sys == 401 || err->sys == 403) /* the tree of a gated repo is open, its files are not */
+        if (err->sys == 401 ||
+            err->sys == 403) /* the tree of a gated repo is open, its files are not */
             return answer_refuse(gw, req, ans, HUB_GATED_UPSTREAM, GW_STR(""), 0);
         return answer_refuse(gw, req, ans, HUB_BAD_UPSTREAM, text, 0);
     case GW_INVALID:
