@@ -420,8 +420,9 @@ static int set_scalar(struct loader *l, const struct option *o, void *field, str
         if (!gw_duration_parse(text, &ms) || ms < o->min || ms > o->max)
             return FAIL(
                 l, at,
-                "%s: a time such as 60s, 5m, 1h, 30d, from %llds to %llds; not \"" GW_STR_FMT "\"",
-                o->name, (long long)(o->min / 1000), (long long)(o->max / 1000), GW_STR_ARG(text));
+                "%s: a time such as 60s, 5m, 1h, 30d, from %lld%s to %llds; not \"" GW_STR_FMT "\"",
+                o->name, (long long)(o->min % SECOND ? o->min : o->min / SECOND),
+                o->min % SECOND ? "ms" : "s", (long long)(o->max / SECOND), GW_STR_ARG(text));
         *(int64_t *)field = ms;
         return GW_OK;
     case OPT_NUMBER:
@@ -619,15 +620,27 @@ static int check_ldap(struct loader *l, const struct gw_yaml *list)
             return FAIL(l, item, "bind_dn needs bind_password_file");
         if (gw_str_eq_c(d->groups, "search") && d->group_base.n == 0)
             return FAIL(l, item, "groups: search needs group_base");
+        if (d->nested && d->group_base.n == 0)
+            return FAIL(l, item, "nested needs group_base");
     }
     return GW_OK;
+}
+
+/* Where the first of two options of a map is written, else the second, else the map. */
+static const struct gw_yaml *node(const struct gw_yaml *root, const char *map, const char *first,
+                                  const char *second)
+{
+    const struct gw_yaml *m = gw_yaml_get(root, map), *v = gw_yaml_get(m, first);
+
+    if (v == NULL && second != NULL)
+        v = gw_yaml_get(m, second);
+    return v != NULL ? v : m != NULL ? m : root;
 }
 
 static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
-    const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL,
-                         *up;
+    const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL;
 
     for (size_t i = 0; i < c->public_urls.n; i++, at = at ? at->next : NULL)
         if (!is_origin(c->public_urls.items[i]))
@@ -635,15 +648,18 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
                 l, at ? at : root,
                 "public_urls: scheme and host only, such as https://models.example, without a "
                 "path or a slash at the end");
-    if (!is_origin(c->upstream.url)) {
-        up = gw_yaml_get(root, "upstream");
-        return FAIL(l, up ? up : root,
+    if (!is_origin(c->upstream.url))
+        return FAIL(l, node(root, "upstream", "url", NULL),
                     "upstream.url: scheme and host only, such as https://huggingface.co");
-    }
-    if (c->upstream.stale_max_ms < c->upstream.ttl_ms) {
-        up = gw_yaml_get(root, "upstream");
-        return FAIL(l, up ? up : root, "upstream.stale_max must not be shorter than upstream.ttl");
-    }
+    if (c->upstream.stale_max_ms < c->upstream.ttl_ms)
+        return FAIL(l, node(root, "upstream", "stale_max", "ttl"),
+                    "upstream.stale_max must not be shorter than upstream.ttl");
+    if (c->identity.stale_max_ms < c->identity.refresh_ms)
+        return FAIL(l, node(root, "identity", "stale_max", "refresh"),
+                    "identity.stale_max must not be shorter than identity.refresh");
+    if (c->identity.token_default_ms > c->identity.token_max_ms)
+        return FAIL(l, node(root, "identity", "token_max", "token_default"),
+                    "identity.token_default must not be longer than identity.token_max");
     if (c->n_ldap == 0 && c->users_file == NULL)
         return FAIL(l, root,
                     "nobody could log in: name a directory (ldap) or an account file (users_file)");
