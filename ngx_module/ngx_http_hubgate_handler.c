@@ -71,7 +71,13 @@ ngx_http_hubgate_headers(ngx_http_hubgate_ctx_t *ctx)
         } else if (h[i].key.len == sizeof("Via") - 1
                    && ngx_strncasecmp(h[i].key.data, (u_char *) "Via", 3) == 0)
         {
-            req->via = ngx_http_hubgate_str(h[i].value);
+            /* several are one list: the one with our mark counts */
+
+            if (req->via.n == 0
+                || ngx_strnstr(h[i].value.data, "hubgate", h[i].value.len))
+            {
+                req->via = ngx_http_hubgate_str(h[i].value);
+            }
 
         } else if (h[i].key.len == sizeof("Origin") - 1
                    && ngx_strncasecmp(h[i].key.data, (u_char *) "Origin", 6)
