@@ -3,6 +3,7 @@
 #include "gateway/internal.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 void answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str value)
 {
@@ -56,6 +57,8 @@ void answer_common(struct gateway *gw, struct gateway_request *req, struct gatew
 
 static void reset(struct gateway_answer *ans, int status)
 {
+    if (ans->fd >= 0)
+        close(ans->fd);
     memset(ans, 0, sizeof(*ans));
     ans->fd = -1;
     ans->status = status;

@@ -11,6 +11,7 @@
 
 #define AUDIT_CHUNK (64u << 10)
 #define AUDIT_AGE_MS 1000
+#define AUDIT_LINE_MAX (16u << 10) /* every text in it has its own ceiling */
 
 static void put_text(struct gw_buf *out, const char *key, struct gw_str value, size_t max)
 {
@@ -82,6 +83,12 @@ static void put_policy(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '}');
 }
 
+static void reset_lines(struct gateway *gw)
+{
+    gw_buf_reset(&gw->audit.lines);
+    gw->audit.n_lines = 0;
+}
+
 void audit_record(struct gateway *gw, const struct gateway_request *req, int status,
                   uint64_t bytes_sent, bool complete)
 {
@@ -89,10 +96,13 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
     const struct gateway_state *st = req->state;
     struct gw_buf *out = &gw->audit.lines;
     char iso[GW_ISO_LEN + 1];
-    size_t before = out->n;
 
     if (gw->config->audit_file == NULL || gw->command)
         return;
+    if (out->n + AUDIT_LINE_MAX > out->max) { /* the sink is stuck and the buffer full */
+        gw->audit.dropped++;
+        return;
+    }
     gw_iso_format(iso, st->started_ms);
     gw_buf_addf(out, "{\"v\":1,\"time\":\"%s\"", iso);
     put_text(out, "request", req->id, 64);
@@ -113,18 +123,16 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
     put_text(out, "ip", req->peer_ip, 64);
     put_text(out, "agent", req->user_agent, 256);
     put_number(out, "ms", (long long)(gw_mono_ms() - st->started_mono_ms));
-    if (gw->audit.dropped) {
+    if (gw->audit.dropped)
         put_number(out, "dropped_before", (long long)gw->audit.dropped);
-        gw->audit.dropped = 0;
-    }
     gw_buf_add_c(out, "}\n");
-    if (out->failed) { /* the sink is stuck and the buffer is full: the whole chunk is lost and
-                          counted */
-        gw_buf_reset(out);
-        gw->audit.dropped++;
+    if (out->failed) { /* no memory: what is in the buffer is not whole any more */
+        gw->audit.dropped += gw->audit.n_lines + 1;
+        reset_lines(gw);
         return;
     }
-    if (before == 0)
+    gw->audit.dropped = 0;
+    if (gw->audit.n_lines++ == 0)
         gw->audit.oldest_ms = gw_mono_ms();
     if (out->n >= AUDIT_CHUNK)
         audit_tick(gw, false);
@@ -147,28 +155,55 @@ int job_audit(struct gateway_job *job)
     return append(job->gw->config->audit_file, job->arg, &job->result.err);
 }
 
+static bool is_audit(const struct gateway_job *job)
+{
+    return gw_str_eq_c(job->key, "audit");
+}
+
+static bool under_way(const struct gateway *gw)
+{
+    const struct gateway_job *job = gw->lanes[GW_PEER_DISK].jobs;
+
+    while (job != NULL && !is_audit(job))
+        job = job->next;
+    return job != NULL;
+}
+
+void audit_done(struct gateway *gw, const struct gateway_job *job)
+{
+    if (!is_audit(job) || job->result.status == GW_OK)
+        return;
+    for (size_t i = 0; i < job->arg.n; i++)
+        gw->audit.dropped += job->arg.p[i] == '\n';
+}
+
+void audit_unwritten(struct gateway *gw, const struct gateway_job *job)
+{
+    struct gw_error err;
+
+    if (is_audit(job) && append(gw->config->audit_file, job->arg, &err) != GW_OK)
+        gw_log_write(&gw->log, GW_LOG_ERROR, "audit: %s", err.text);
+}
+
 void audit_tick(struct gateway *gw, bool now)
 {
     struct gw_buf *lines = &gw->audit.lines;
     struct gw_want want = {.peer = GW_PEER_DISK, .key = GW_STR("audit"), .arg = gw_buf_str(lines)};
     struct gw_error err;
-    struct gateway_job *job;
 
     if (lines->n == 0 || gw->config->audit_file == NULL)
         return;
     if (now) {
         if (append(gw->config->audit_file, want.arg, &err) != GW_OK)
             gw_log_write(&gw->log, GW_LOG_ERROR, "audit: %s", err.text);
-        gw_buf_reset(lines);
+        reset_lines(gw);
         return;
     }
     if (lines->n < AUDIT_CHUNK && gw_mono_ms() - gw->audit.oldest_ms < AUDIT_AGE_MS)
         return;
-    for (job = gw->lanes[GW_PEER_DISK].jobs; job != NULL; job = job->next)
-        if (gw_str_eq_c(job->key, "audit"))
-            return; /* one at a time: lines keep their order */
-    if (wants_open(gw, GW_PEER_DISK))
-        return;
+    if (under_way(gw))
+        return; /* one at a time: lines keep their order */
     wants_background(gw, &want);
-    gw_buf_reset(lines);
+    if (under_way(gw)) /* else no memory for it: the next tick tries again */
+        reset_lines(gw);
 }

@@ -371,6 +371,8 @@ int document_mint(struct gateway *gw, struct gateway_request *req, struct gatewa
     rc = fact_need(gw, req, &want, &r, &err);
     if (rc == GW_AGAIN)
         return rc;
+    if (rc == GW_INVALID) /* a name that auth/ does not take */
+        return answer_refuse(gw, req, ans, HUB_BAD_REQUEST, gw_str_c(err.text), 0);
     if (rc != GW_OK)
         return answer_failure(gw, req, ans, &err);
     gw_iso_format(iso, expires_ms);

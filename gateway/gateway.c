@@ -117,6 +117,7 @@ void gateway_close(struct gateway *gw)
 {
     if (gw == NULL)
         return;
+    wants_close(gw);
     audit_tick(gw, true);
     cache_close(gw->cache);
     cache_slot_release(&gw->shared->cache, gw->slot);
@@ -137,10 +138,10 @@ void gateway_tick(struct gateway *gw)
     struct gw_want want;
 
     gw->ticks++;
-    for (int i = 0;
-         i < 64 && !wants_open(gw, GW_PEER_DISK) && cache_tick(gw->cache, &want) == GW_OK; i++)
+    for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_next_step(gw, &want);
     audit_tick(gw, false);
+    wants_tick(gw);
 }
 
 int job_fill(struct gateway_job *job)
@@ -312,7 +313,7 @@ int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway
     memset(ans, 0, sizeof(*ans));
     ans->fd = -1;
     if (st == NULL) {
-        ans->status = 503;
+        ans->status = 503; /* no arena to say it nicely in */
         return GW_OK;
     }
     st->came = st->n_wants > 0 ? st->came : CAME_HIT;

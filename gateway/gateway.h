@@ -118,7 +118,7 @@ struct gateway_request {
 
 /* Parses the target. @return bytes of body the route takes: 0: discard it, else read at most so
  * much into req->body before gateway_step. Errors show in gateway_step. Without memory gateway_step
- * answers 500. */
+ * answers 503. */
 size_t gateway_begin(struct gateway *gw, struct gateway_request *req);
 /**
  * One step, from the start. @return GW_OK: *ans is complete, its memory lives until gateway_end (a

@@ -27,15 +27,18 @@ int data_open(const char *data_dir, char key[32], struct gw_error *err)
 {
     static const char *const folders[] = {"tokens", "subjects", "tmp", "lfs", "repos"};
     struct gw_arena a;
-    struct gw_str path, text;
+    struct gw_str path, text = GW_STR("");
     int rc = repo_data_open(data_dir, err);
 
     gw_arena_init(&a, 64u << 10);
+    gw_arena_keep_secret(&a);
     for (size_t i = 0; rc == GW_OK && i < sizeof(folders) / sizeof(folders[0]); i++) {
         path = gw_arena_printf(&a, "%s/%s", data_dir, folders[i]);
         rc = path.p ? gw_dir_make(path.p, 0700, err) : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
     }
     path = gw_arena_printf(&a, "%s/key", data_dir);
+    if (rc == GW_OK && path.p == NULL)
+        rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory");
     for (int tries = 0; rc == GW_OK && tries < 2; tries++) {
         char fresh[32];
         rc = gw_file_read(path.p, 64, &a, &text, err);
@@ -53,6 +56,8 @@ int data_open(const char *data_dir, char key[32], struct gw_error *err)
         if (rc == GW_CONFLICT) /* another process made it just now */
             rc = GW_OK;
     }
+    if (rc == GW_OK && text.n != 32)
+        rc = gw_fail(err, GW_IO, 0, "%s: it went away while it was read", path.p);
     if (rc == GW_OK)
         memcpy(key, text.p, 32);
     gw_arena_release(&a);
@@ -227,6 +232,17 @@ static struct gw_str address_of(void *ctx, struct gw_str host)
                                                                         : GW_STR("");
 }
 
+/* A file that is away or broken for now makes nobody unknown and no password wrong: an outage. */
+static int users_now(struct gateway *gw, struct auth_users **out, struct gw_error *err)
+{
+    int rc = identity_users(gw, out, err);
+
+    if (rc == GW_OK || rc == GW_NO_MEMORY)
+        return rc;
+    gw_log_write(&gw->log, GW_LOG_ERROR, "account file: %s", err->text);
+    return gw_fail(err, GW_IO, err->sys, "the account file cannot be read");
+}
+
 /* The person as the directory or the account file says now. */
 static int read_person(struct gateway_job *job, const struct auth_subject *old,
                        struct auth_subject *now, struct auth_users **users)
@@ -237,7 +253,9 @@ static int read_person(struct gateway_job *job, const struct auth_subject *old,
     int rc;
 
     if (gw_str_eq_c(old->realm, "file")) {
-        rc = identity_users(gw, users, err);
+        if (gw->config->users_file == NULL)
+            return gw_fail(err, GW_NOT_FOUND, 0, "no users_file");
+        rc = users_now(gw, users, err);
         return rc == GW_OK ? auth_users_find(*users, old->source_id, &job->arena, now, err) : rc;
     }
     d = directory_of(gw, old->realm);
@@ -308,7 +326,7 @@ static int login(struct gateway_job *job, struct gw_str user, struct gw_str pass
     }
     if (gw->config->users_file == NULL)
         return rc;
-    rc = identity_users(gw, &users, err);
+    rc = users_now(gw, &users, err);
     if (rc == GW_OK)
         rc = auth_users_login(users, user, password, &job->arena, out, err);
     if (rc == GW_OK)

@@ -70,6 +70,7 @@ struct gateway_job {
     struct gw_arena arena; /* the job's; wiped */
     int64_t deadline_ms;
     bool running, again; /* again: its next step was asked for before its end was noticed */
+    bool ran, skipped;   /* by gateway_job_run. skipped: its deadline was over before its turn */
     uint64_t tick;       /* of gateway_tick, when it was posted */
     struct gateway_waiter *waiters;
     struct gateway_result result;
@@ -90,9 +91,9 @@ struct gateway_lane {         /* one per peer */
 
 struct gateway_audit {
     struct gw_buf lines; /* loop */
+    size_t n_lines;      /* in it */
     int64_t oldest_ms;
-    bool writing;
-    uint64_t dropped;
+    uint64_t dropped; /* lines; said in the next one */
 };
 
 struct gateway {
@@ -150,6 +151,8 @@ void wants_background(struct gateway *gw, const struct gw_want *want);
  * yet. */
 void wants_next_step(struct gateway *gw, const struct gw_want *want);
 void wants_unpark(struct gateway_request *req);
+void wants_tick(struct gateway *gw);  /* jobs that the pool refused are posted again */
+void wants_close(struct gateway *gw); /* what never ran or was never noticed is freed */
 struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */
 bool wants_open(const struct gateway *gw, enum gw_peer peer); /* the breaker refuses just now */
 
@@ -276,6 +279,8 @@ int job_audit(struct gateway_job *job);
 void audit_record(struct gateway *gw, const struct gateway_request *req, int status,
                   uint64_t bytes_sent, bool complete);
 void audit_tick(struct gateway *gw, bool now);
+void audit_done(struct gateway *gw, const struct gateway_job *job);      /* any job's end */
+void audit_unwritten(struct gateway *gw, const struct gateway_job *job); /* it will not run */
 
 /* A tree page in the index: next cursor (may be empty), then the JSON. */
 struct gw_str tree_page_encode(struct gw_arena *a, struct gw_str next, struct gw_str json);

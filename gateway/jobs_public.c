@@ -59,14 +59,22 @@ static int call(struct gateway_job *job, struct cache_call *c,
     return cache_upstream_call(job->gw->cache, c, sink, ctx, reply, &job->arena, &job->result.err);
 }
 
+/* Upstream is well and does not like this one question (a cursor that a client made up): that must
+ * not open the breaker for everybody. */
+static bool is_refusal(int status)
+{
+    return status >= 400 && status < 500 && status != 401 && status != 403 && status != 407 &&
+           status != 408 && status != 425 && status != 429;
+}
+
 /* An outage or a rate limit is the job's failure, not a fact to keep. */
 static int outage(struct gateway_job *job, const struct cache_reply *reply, enum hub_reason why)
 {
     if (why == HUB_BUSY)
         return gw_fail(&job->result.err, GW_UNAVAILABLE, 429,
                        "upstream limits the rate of this gateway; retry later");
-    return gw_fail(&job->result.err, GW_UNAVAILABLE, reply->status,
-                   "upstream answered %d%s" GW_STR_FMT, reply->status,
+    return gw_fail(&job->result.err, is_refusal(reply->status) ? GW_INVALID : GW_UNAVAILABLE,
+                   reply->status, "upstream answered %d%s" GW_STR_FMT, reply->status,
                    reply->error_message.n ? ": " : "",
                    GW_STR_ARG(gw_str_sub(reply->error_message, 0, 120)));
 }

@@ -85,7 +85,7 @@ bool record_token_decode(struct auth_token *out, struct gw_str in)
 
     memset(out, 0, sizeof(*out));
     if (!get_version(&in) || !get_bytes(&in, &f, sizeof(f)) || !get_str(&in, &out->subject) ||
-        !get_str(&in, &out->name))
+        !get_str(&in, &out->name) || in.n != 0)
         return false;
     memcpy(out->id, f.id, sizeof(out->id));
     out->id[AUTH_TOKEN_ID_LEN] = '\0';
@@ -141,6 +141,8 @@ bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw
     for (uint32_t i = 0; i < n; i++)
         if (!get_str(&in, &groups[i]))
             return false;
+    if (in.n != 0)
+        return false;
     out->groups = groups;
     out->n_groups = n;
     out->state = flags[0] ? AUTH_ACTIVE : AUTH_SUSPENDED;
@@ -159,5 +161,5 @@ void record_ref_encode(struct gw_buf *out, const struct record_ref *r)
 bool record_ref_decode(struct record_ref *out, struct gw_str in)
 {
     return get_version(&in) && get_str(&in, &out->commit) && get_str(&in, &out->ns) &&
-           get_str(&in, &out->name) && hub_is_commit(out->commit) && out->name.n > 0;
+           get_str(&in, &out->name) && in.n == 0 && hub_is_commit(out->commit) && out->name.n > 0;
 }

@@ -7,19 +7,22 @@
 #include "gateway/internal.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 static struct gw_str digest_of(const struct hub_entry *e)
 {
     return gw_str_c(e->lfs ? e->sha256 : e->oid);
 }
 
-static void file_headers(struct gateway_request *req, struct gateway_answer *ans,
-                         const struct hub_entry *e, struct gw_str etag)
+static int file_headers(struct gateway_request *req, struct gateway_answer *ans,
+                        const struct hub_entry *e, struct gw_str etag)
 {
     struct gateway_state *st = req->state;
     struct gw_buf b;
 
     ans->etag = gw_arena_printf(&st->arena, "\"" GW_STR_FMT "\"", GW_STR_ARG(etag));
+    if (ans->etag.p == NULL)
+        return GW_NO_MEMORY;
     ans->content_type = hub_content_type(e->path);
     ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
     if (e->lfs && st->target.route == HUB_RESOLVE) {
@@ -27,10 +30,12 @@ static void file_headers(struct gateway_request *req, struct gateway_answer *ans
         ANSWER_HEADER(ans, "X-Linked-Size",
                       gw_arena_printf(&st->arena, "%llu", (unsigned long long)e->size));
     }
-    gw_buf_init(&b, 3 * HUB_PATH_MAX + 256);
+    gw_buf_init(&b, 8 * HUB_PATH_MAX);
     hub_put_content_disposition(&b, e->path);
-    ANSWER_HEADER(ans, "Content-Disposition", gw_arena_dup(&st->arena, gw_buf_str(&b)));
+    if (!b.failed)
+        ANSWER_HEADER(ans, "Content-Disposition", gw_arena_dup(&st->arena, gw_buf_str(&b)));
     gw_buf_release(&b);
+    return GW_OK;
 }
 
 static int serve_memory(struct gateway_request *req, struct gateway_answer *ans,
@@ -174,10 +179,14 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
     ans->size = e->size;
     ans->first = first;
     ans->end = end;
-    if (kind == RANGE_ONE)
-        ANSWER_HEADER(ans, "Content-Range",
-                      gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first,
-                                      (unsigned long long)end - 1, (unsigned long long)e->size));
+    if (kind == RANGE_ONE) {
+        struct gw_str range =
+            gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first,
+                            (unsigned long long)end - 1, (unsigned long long)e->size);
+        if (range.p == NULL)
+            return GW_NO_MEMORY; /* never a 206 that does not say of what */
+        ANSWER_HEADER(ans, "Content-Range", range);
+    }
     ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
     return GW_OK;
 }
@@ -192,6 +201,11 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
     int fd, rc;
 
     rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
+    if (rc == GW_OK && size != e->size) { /* cut short on disk, or never what upstream lists */
+        close(fd);
+        cache_blob_drop(gw->cache, digest_of(e));
+        rc = GW_NOT_FOUND;
+    }
     if (rc == GW_OK) {
         ans->status = 200;
         ans->kind = GATEWAY_BLOB;
@@ -253,7 +267,7 @@ int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_a
     } else
         rc = serve_bytes(gw, req, ans, &r, &e);
     if (rc == GW_OK && ans->status < 400)
-        file_headers(req, ans, &e, st->digest);
+        rc = file_headers(req, ans, &e, st->digest);
     return rc;
 }
 

@@ -35,8 +35,10 @@ static int load_policy(struct gateway_snapshot *s, struct gw_buf *report, struct
         if (names[i].p[0] == '.' || !gw_str_ends(names[i], GW_STR(".yaml")))
             continue;
         path = gw_arena_printf(&a, "%s/" GW_STR_FMT, dir, GW_STR_ARG(names[i]));
-        if (path.p == NULL)
-            break;
+        if (path.p == NULL) {
+            rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for the rules");
+            goto done;
+        }
         files[n_files].name = path;
         rc = gw_file_read(path.p, POLICY_MAX_BYTES, &a, &files[n_files++].yaml, err);
         if (rc != GW_OK)

@@ -78,21 +78,28 @@ static void job_free(struct gateway_job *job)
     gw_free(job);
 }
 
+static int run_verb(struct gateway_job *job)
+{
+    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
+        if (gw_str_eq_c(job->fields[0], verbs[i].verb))
+            return verbs[i].run(job);
+    return gw_fail(&job->result.err, GW_INVALID, 0, "no such job: " GW_STR_FMT,
+                   GW_STR_ARG(job->fields[0]));
+}
+
 void gateway_job_run(struct gateway_job *job)
 {
     struct gateway_result *r = &job->result;
 
-    r->status = GW_INVALID;
+    job->ran = true;
     if (gw_mono_ms() >= job->deadline_ms) {
+        job->skipped = true;
         r->status = gw_fail(&r->err, GW_TIMEOUT, 0, "waited too long for its turn");
         return;
     }
-    for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-        if (gw_str_eq_c(job->fields[0], verbs[i].verb)) {
-            r->status = verbs[i].run(job);
-            return;
-        }
-    gw_fail(&r->err, GW_INVALID, 0, "no such job: " GW_STR_FMT, GW_STR_ARG(job->fields[0]));
+    r->status = run_verb(job);
+    if (r->status != GW_OK && r->err.status != (enum gw_status)r->status) /* a bare status */
+        gw_fail(&r->err, r->status, 0, "%s", gw_status_name(r->status));
 }
 
 /* ---- breaker ---- */
@@ -104,13 +111,18 @@ bool wants_open(const struct gateway *gw, enum gw_peer peer)
     return b->open_until_ms != 0 && (b->probing || gw_mono_ms() < b->open_until_ms);
 }
 
-static void breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_result *r)
+/* Only what is across a network is down as a whole: an "unavailable" of a disk or a repository is
+ * about one blob or one file, and nearly every request needs those lanes. */
+static void breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_job *job)
 {
     struct gateway_breaker *b = &gw->lanes[peer].breaker;
+    const struct gateway_result *r = &job->result;
     int64_t pause;
 
+    if (peer == GW_PEER_DISK || peer == GW_PEER_REPO)
+        return;
     b->probing = false;
-    if (r->status == GW_CANCELLED)
+    if (r->status == GW_CANCELLED || job->skipped)
         return;
     if (r->status != GW_UNAVAILABLE && r->status != GW_TIMEOUT) {
         if (b->open_until_ms != 0)
@@ -118,6 +130,8 @@ static void breaker_learn(struct gateway *gw, enum gw_peer peer, const struct ga
         *b = (struct gateway_breaker){0};
         return;
     }
+    if (b->open_until_ms != 0 && gw_mono_ms() < b->open_until_ms)
+        return; /* it began before the breaker opened: nothing new */
     b->last = r->err;
     if (++b->failures < BREAKER_FAILURES)
         return;
@@ -141,7 +155,7 @@ static void run_queue(struct gateway *gw, enum gw_peer peer)
         if (job->running)
             continue;
         if (!gw->post(gw->ctx, job))
-            return; /* the pool is full: the next completion tries again */
+            return; /* the pool is full: the next completion or tick tries again */
         job->running = true;
         job->tick = gw->ticks;
         lane->running++;
@@ -197,18 +211,6 @@ struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key)
     return NULL;
 }
 
-static void park(struct gateway_job *job, struct gateway_request *req)
-{
-    struct gateway_waiter *w = &req->state->waiter;
-
-    w->req = req;
-    w->next = job->waiters;
-    if (w->next != NULL)
-        w->next->link = &w->next;
-    w->link = &job->waiters;
-    job->waiters = w;
-}
-
 void wants_unpark(struct gateway_request *req)
 {
     struct gateway_waiter *w = &req->state->waiter;
@@ -220,6 +222,19 @@ void wants_unpark(struct gateway_request *req)
         w->next->link = w->link;
     w->link = NULL;
     w->next = NULL;
+}
+
+static void park(struct gateway_job *job, struct gateway_request *req)
+{
+    struct gateway_waiter *w = &req->state->waiter;
+
+    wants_unpark(req); /* in one list at most, whatever the door does */
+    w->req = req;
+    w->next = job->waiters;
+    if (w->next != NULL)
+        w->next->link = &w->next;
+    w->link = &job->waiters;
+    job->waiters = w;
 }
 
 int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
@@ -236,13 +251,16 @@ int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_
         req->state->no_memory = true;
         return GW_NO_MEMORY;
     }
+    if (!job->running && job->deadline_ms < req->state->deadline_ms)
+        job->deadline_ms = req->state->deadline_ms; /* who came first may have less time left */
     park(job, req);
     return GW_AGAIN;
 }
 
 void wants_background(struct gateway *gw, const struct gw_want *want)
 {
-    if ((gw->leaving && want->peer != GW_PEER_DISK) || wants_open(gw, want->peer))
+    if (want->key.p == NULL || (gw->leaving && want->peer != GW_PEER_DISK) ||
+        wants_open(gw, want->peer))
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
@@ -266,7 +284,8 @@ void gateway_job_done(struct gateway_job *job)
         at = &(*at)->next;
     *at = job->next;
     lane->running--;
-    breaker_learn(gw, job->peer, &job->result);
+    breaker_learn(gw, job->peer, job);
+    audit_done(gw, job);
     while ((w = job->waiters) != NULL) {
         wants_unpark(w->req);
         attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
@@ -287,7 +306,29 @@ void gateway_job_done(struct gateway_job *job)
 
 void gateway_expire(struct gateway *gw, struct gateway_request *req)
 {
+    if (req->state == NULL)
+        return;
     wants_unpark(req);
-    if (req->state != NULL)
-        req->state->expired = true;
+    req->state->expired = true;
+}
+
+void wants_tick(struct gateway *gw)
+{
+    for (int p = 0; p < GW_PEER_COUNT; p++)
+        run_queue(gw, (enum gw_peer)p);
+}
+
+void wants_close(struct gateway *gw)
+{
+    struct gateway_job *job;
+
+    for (int p = 0; p < GW_PEER_COUNT; p++)
+        while ((job = gw->lanes[p].jobs) != NULL) {
+            gw->lanes[p].jobs = job->next;
+            while (job->waiters != NULL)
+                wants_unpark(job->waiters->req);
+            if (!job->ran || job->result.status != GW_OK)
+                audit_unwritten(gw, job);
+            job_free(job);
+        }
 }
