@@ -133,7 +133,7 @@ static int check_owner(const char *path, struct gw_error *err)
 static int make_folders(struct cache *c, struct gw_error *err)
 {
     const char *folders[] = {c->dir, c->blobs_dir, c->parts_dir, c->tmp_dir};
-    const char *files[] = {c->index_dir, NULL, NULL, NULL, NULL};
+    const char *files[] = {c->index_dir, NULL, NULL, NULL};
     int rc = GW_OK;
 
     for (size_t i = 0; rc == GW_OK && i < sizeof(folders) / sizeof(folders[0]); i++) {
@@ -142,8 +142,7 @@ static int make_folders(struct cache *c, struct gw_error *err)
     }
     files[1] = path_in(&c->memory, c->index_dir, "data.mdb");
     files[2] = path_in(&c->memory, c->index_dir, "lock.mdb");
-    files[3] = path_in(&c->memory, c->dir, "lock");
-    files[4] = path_in(&c->memory, c->dir, "boot");
+    files[3] = path_in(&c->memory, c->dir, "boot");
     for (size_t i = 0; rc == GW_OK && i < sizeof(files) / sizeof(files[0]); i++) {
         rc = files[i] != NULL ? check_owner(files[i], err)
                               : gw_fail(err, GW_NO_MEMORY, 0, "cache: no memory");
@@ -258,7 +257,28 @@ static void sweep_temp(struct cache *c)
     gw_arena_release(&a);
 }
 
-/* One process at a time: a format is moved aside once, a boot is noted once. */
+int cache_folder_lock(struct cache *c, bool wait, int *fd, struct gw_error *err)
+{
+    char path[CACHE_PATH_MAX];
+    int opened, sys;
+
+    snprintf(path, sizeof(path), "%s/lock", c->dir);
+    opened = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (opened < 0) {
+        return gw_fail(err, GW_IO, errno, "%s: %s", path, strerror(errno));
+    }
+    while (flock(opened, LOCK_EX | (wait ? 0 : LOCK_NB)) != 0) {
+        if (errno != EINTR) {
+            sys = errno;
+            close(opened);
+            return gw_fail(err, sys == EWOULDBLOCK ? GW_AGAIN : GW_IO, sys, "%s: flock: %s", path,
+                           strerror(sys));
+        }
+    }
+    *fd = opened;
+    return GW_OK;
+}
+
 static int prepare(struct cache *c, struct gw_error *err)
 {
     char path[CACHE_PATH_MAX];
@@ -271,20 +291,11 @@ static int prepare(struct cache *c, struct gw_error *err)
     }
     snprintf(path, sizeof(path), "%s/lock", c->dir);
     rc = check_owner(path, err);
+    rc = rc != GW_OK ? rc : cache_folder_lock(c, true, &fd, err);
     if (rc != GW_OK) {
         return rc;
     }
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return gw_fail(err, GW_IO, errno, "%s: %s", path, strerror(errno));
-    }
-    while ((rc = flock(fd, LOCK_EX)) != 0 && errno == EINTR) {
-        continue;
-    }
-    if (rc != 0) {
-        rc = gw_fail(err, GW_IO, errno, "%s: flock: %s", path, strerror(errno));
-    }
-    rc = rc != GW_OK ? rc : check_version(c, err);
+    rc = check_version(c, err);
     rc = rc != GW_OK ? rc : make_folders(c, err);
     rc = rc != GW_OK ? rc : check_boot(c, err);
     close(fd);

@@ -3,10 +3,11 @@
  * cache/cache.h - all that is held or fetched: records by name, blobs by digest, and the way to
  * upstream.
  *
- *   record (kind, name) -> small value, with the time it was checked.                           In
- * the index (LMDB). blob   digest -> bytes, immutable. 40 hex: git blob sha1; 64 hex: sha256.
- * blobs/aa/bb/<hex> ABSENT --cache_part_create--> PARTIAL (parts/<hex>.part + .map) --every
- * granule, digest right--> WHOLE
+ *   record  (kind, name) -> small value, with the time it was checked      in the index (LMDB)
+ *   blob    digest -> bytes, immutable; 40 hex: git's sha1, 64: sha256     blobs/aa/bb/<hex>
+ *
+ *   ABSENT --cache_part_create--> PARTIAL --every granule, digest right--> WHOLE
+ *                                 parts/<hex>.part + .map
  *
  * One struct cache per process, opened after fork. "Loop": never blocks. "Job": blocks until its
  * deadline, job threads only. One thread of the cache's own, the fetcher, moves the bytes of large
@@ -27,8 +28,8 @@
 #include "base/want.h"
 
 #define CACHE_GRANULE (1u << 20) /* bytes whose validity is tracked together */
-#define CACHE_SMALL_MAX                                                                            \
-    (1u << 20) /* a blob up to this is one job: fetched, verified, linked, then served */
+/* A blob up to this is one job: fetched, verified, linked, then served. */
+#define CACHE_SMALL_MAX (1u << 20)
 #define CACHE_DIGEST_MAX 64u
 #define CACHE_SLOTS 64u
 #define CACHE_NAME_MAX 16384u       /* bytes of a record's name */
@@ -76,12 +77,12 @@ struct cache_upstream_options {
     struct gw_str url;           /* "https://huggingface.co", no trailing slash */
     struct gw_str token;         /* the organisation's own, sent to this host only; empty: none */
     const char *ca_file, *proxy; /* NULL: none */
-    const struct gw_str *redirect_hosts; /* "host", "host:port" or "*.domain" a redirect may lead
-                                            to, besides the url's own origin. Without a port: the
-                                            scheme's. https only, unless url itself is http */
+    /* "host", "host:port", "host:*", "*.domain": where a redirect may lead besides the url's own
+     * origin. Without a port: the scheme's. https only, unless url itself is http. */
+    const struct gw_str *redirect_hosts;
     size_t n_redirect_hosts;
-    const struct gw_str
-        *resolve; /* "HOST:ADDRESS" (IPv6 without brackets): not asked, never changes */
+    /* "HOST:ADDRESS" (IPv6 without brackets): not asked, never changes. */
+    const struct gw_str *resolve;
     size_t n_resolve;
     int64_t connect_timeout_ms, stall_timeout_ms; /* 0: 5 s, 30 s */
     struct gw_str via;                            /* our Via token; requests carry it */
@@ -128,6 +129,8 @@ struct cache_record {
     struct gw_str value;   /* get: copied into the arena; put: borrowed */
 };
 /* Loop or job. The name is bound into the value, so a hash collision or a swapped page is a miss.
+ * Where CACHE_COMMIT decides about a missing CACHE_FILE, ask for the file first: the damage that a
+ * look-up meets makes all later ones miss.
  * @return GW_OK (a record of any status); GW_NOT_FOUND (none held); GW_NO_MEMORY. A damaged index
  * is GW_NOT_FOUND. */
 int cache_get(struct cache *c, enum cache_kind kind, struct gw_str name, struct gw_arena *a,
@@ -138,14 +141,13 @@ struct cache_put {
     struct cache_record record;
 };
 /* Job. One transaction, n <= 1,000. @return GW_OK; GW_IO (disk full, index full): the caller's
- * answer may still go out */
+ * answer may still go out; GW_TOO_LARGE (n, CACHE_NAME_MAX, CACHE_RECORD_MAX) */
 int cache_put(struct cache *c, const struct cache_put *puts, size_t n,
               struct gw_error *err) GW_MUST_CHECK;
 int cache_remove(struct cache *c, enum cache_kind kind, struct gw_str name,
                  struct gw_error *err) GW_MUST_CHECK;
 
-/* ---- names: one thread asks every 30 s and keeps the last good address (getaddrinfo has no
- * time-out) ---- */
+/* ---- names: one thread asks every 30 s and keeps the last good answer ---- */
 /* Any thread. From now on this host is asked too (the directory's). A literal address or one known
  * already is fine. */
 void cache_resolve_also(struct cache *c, struct gw_str host);
@@ -163,16 +165,17 @@ struct cache_call {
 };
 struct cache_reply {
     int status; /* of the last hop */
-    struct gw_str
-        final_target; /* path and query on the upstream host after relative redirects (renames) */
+    /* Path and query on the upstream host after its own redirects (renames). */
+    struct gw_str final_target;
     struct gw_str etag, linked_etag, linked_size, repo_commit, error_code, error_message, link,
         content_type, location, retry_after, ratelimit;
     int64_t content_length; /* -1: not known */
 };
 /* Redirects: relative ones and ones to the same origin are followed (5 at most, token kept); HEAD
  * stops at another host and returns that answer; GET follows to an allowed host without the token,
- * to any other: GW_FORBIDDEN. sink gets the body of a 2xx in pieces; its failure ends the call and
- * is returned. Strings live in the arena.
+ * to any other, or back from there: GW_FORBIDDEN. X-* and RateLimit are the upstream's own words,
+ * X-Linked-* and X-Repo-Commit are kept over a redirect to the bytes. sink gets the body of a 2xx
+ * in pieces; its failure ends the call and is returned. Strings live in the arena.
  * @return GW_OK for any HTTP status; GW_UNAVAILABLE (connect, TLS, DNS); GW_TIMEOUT; GW_FORBIDDEN;
  * GW_INVALID (not HTTP, compressed body); GW_TOO_LARGE (headers over 64 KiB); GW_CANCELLED */
 int cache_upstream_call(struct cache *c, const struct cache_call *call,
@@ -181,16 +184,18 @@ int cache_upstream_call(struct cache *c, const struct cache_call *call,
                         struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- blobs ---- */
-/* Loop: one open(2). @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_IO. modified_s:
- * mtime for Last-Modified */
+/* Loop: one open(2); a small blob of another boot that was never synced is hashed first, once.
+ * modified_s: mtime, which may change (it is also the last use).
+ * @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_IO */
 int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
                     int64_t *modified_s, struct gw_error *err) GW_MUST_CHECK;
 /* Loop. A held blob turned out not to be what its record says (another size): it is removed and
  * counted; the next look-up misses. */
 void cache_blob_drop(struct cache *c, struct gw_str digest);
-/* Job. Fetch target (<= CACHE_SMALL_MAX bytes), verify, link. @return GW_OK; GW_CORRUPT (twice
- * wrong); as cache_upstream_call; GW_NOT_FOUND / GW_FORBIDDEN by the HTTP status (err->sys holds
- * it) */
+/* Job. Fetch target (<= CACHE_SMALL_MAX bytes, else GW_TOO_LARGE), verify, link. Wrong bytes or a
+ * cut are tried once more. @return GW_OK; GW_CORRUPT (twice wrong); as cache_upstream_call; by the
+ * HTTP status (err->sys holds it) GW_NOT_FOUND (404, 410), GW_FORBIDDEN (401, 403), GW_UNAVAILABLE
+ * (any other, and every refusal of the host that upstream leads to) */
 int cache_blob_fetch(struct cache *c, struct gw_str digest, uint64_t size, struct gw_str target,
                      int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
 /* Job. Take bytes or a file in as a blob after checking the digest: bytes are written; a path is
@@ -203,10 +208,10 @@ int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const 
 
 /* ---- large fills ---- */
 struct cache_reader;
-struct cache_source { /* where the bytes come from; kept in the map, so that whoever adopts the fill
-                         can go on */
-    struct gw_str
-        target; /* upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
+/* Where the bytes come from; kept in the map, so that whoever adopts the fill can go on. */
+struct cache_source {
+    /* Upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
+    struct gw_str target;
 };
 /* Loop. Attach to the part of a blob that is not whole. @return GW_OK: *out, to be closed;
  * GW_AGAIN: no part yet, run cache_part_create in a DISK job; GW_CONFLICT: it became whole just
@@ -225,14 +230,14 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
  * @param end   one past the last byte of this response
  * @param begun bytes of this response sent so far
  * @param avail out: 0: none yet, wait for the eventfd (a tick of 250 ms covers a lost wake)
- * @return GW_OK; GW_UNAVAILABLE (upstream failed; err says how); GW_CORRUPT (dropped: cut the
- * connection); GW_IO
+ * @return GW_OK; GW_UNAVAILABLE (upstream failed; err says how); GW_FORBIDDEN (the Hub refuses the
+ * file: err->sys is 401 or 403); GW_CORRUPT (dropped: cut the connection); GW_IO
  */
 int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
                       uint64_t *avail, struct gw_error *err) GW_MUST_CHECK;
 int cache_reader_fd(const struct cache_reader *r); /* borrowed, for sendfile(2) */
-void cache_reader_close(
-    struct cache_reader *r); /* loop; a client that leaves does not stop the fill. NULL is fine */
+/* Loop. A client that leaves does not stop the fill. NULL is fine. */
+void cache_reader_close(struct cache_reader *r);
 
 /* Loop, after a wake and on each tick: re-arms the eventfd, adopts fills of dead owners, and names
  * the next job that a fill of this worker needs (a hash step, publishing). @return GW_OK: run

@@ -56,6 +56,11 @@ struct cache {
     struct fill_table *fills; /* NULL with read_only_index */
 };
 
+/* ---- cache.c ---- */
+/* <dir>/lock, held until *fd is closed: one process at a time opens the index, moves a format
+ * aside, notes a boot. @return GW_OK; GW_AGAIN (held by another, wait was false); GW_IO */
+int cache_folder_lock(struct cache *c, bool wait, int *fd, struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- shared.c ---- */
 /* Any thread, any process of this shm: makes the loop of that slot run cache_tick. Publish the
  * state first. */

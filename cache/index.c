@@ -27,7 +27,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -374,62 +373,48 @@ static void prune(struct cache *c)
     gw_arena_release(&a);
 }
 
-/* The lock file orders opening and setting aside: nobody may get the lock of one index and the
+/* The folder's lock orders opening and setting aside: nobody may get the lock of one index and the
  * data of the next. The index lock is held exclusively, or nobody else has the cache yet. */
-static int open_env(struct cache *c, struct gw_error *err)
+static int open_locked(struct cache *c, struct gw_error *err)
 {
-    char path[CACHE_PATH_MAX];
-    int fd, rc, status = GW_OK;
+    int rc, status = GW_OK;
 
-    snprintf(path, sizeof(path), "%s/lock", c->dir);
-    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return gw_fail(err, GW_IO, errno, "%s: %s", path, strerror(errno));
-    }
-    while (flock(fd, LOCK_EX) != 0) {
-        if (errno != EINTR) {
-            int sys = errno;
-
-            close(fd);
-            return gw_fail(err, GW_IO, sys, "%s: flock: %s", path, strerror(sys));
-        }
-    }
     if (atomic_exchange(&c->shared->index_suspect, 0) != 0) {
         status = set_aside(c, "damaged, or a process died inside it", err);
     }
-    if (status == GW_OK) {
+    for (int i = 0; status == GW_OK; i++) {
         c->index->epoch = atomic_load(&c->shared->index_epoch);
         enter(c);
         rc = try_open(c);
         leave(c);
-        if (is_damage_at_open(rc)) {
-            status = set_aside(c, mdb_strerror(rc), err);
-            if (status == GW_OK) {
-                c->index->epoch = atomic_load(&c->shared->index_epoch);
-                enter(c);
-                rc = try_open(c);
-                leave(c);
-            }
+        if (rc == 0) {
+            return GW_OK;
         }
-        if (status == GW_OK && rc != 0) {
-            status = fail_lmdb(err, rc, "open");
-        }
+        status = i == 0 && is_damage_at_open(rc) ? set_aside(c, mdb_strerror(rc), err)
+                                                 : fail_lmdb(err, rc, "open");
     }
-    close(fd);
     return status;
 }
 
-/* Under the exclusive lock. Failure leaves env NULL: everything misses until the next try. */
-static int reopen(struct cache *c, struct gw_error *err)
+/* Under the exclusive lock. wait: for another process that opens it just now; else GW_AGAIN.
+ * Failure leaves env NULL: everything misses until the next try. */
+static int reopen(struct cache *c, bool wait, struct gw_error *err)
 {
     int64_t now = gw_mono_ms();
+    int fd, rc;
 
     if (c->index->env == NULL && now < c->index->retry_ms) {
         return gw_fail(err, GW_IO, EIO, "index: could not be opened a moment ago");
     }
+    rc = cache_folder_lock(c, wait, &fd, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
     close_env(c->index);
     c->index->retry_ms = now + REOPEN_EVERY_MS;
-    return open_env(c, err);
+    rc = open_locked(c, err);
+    close(fd);
+    return rc;
 }
 
 /* Job. Takes the shared lock with the index usable in it; on failure no lock is held. */
@@ -444,7 +429,7 @@ static int lock_usable(struct cache *c, struct gw_error *err)
         }
         pthread_rwlock_unlock(&c->index->lock);
         pthread_rwlock_wrlock(&c->index->lock);
-        rc = usable(c) ? GW_OK : reopen(c, err);
+        rc = usable(c) ? GW_OK : reopen(c, true, err);
         pthread_rwlock_unlock(&c->index->lock);
         if (rc != GW_OK) {
             return rc;
@@ -465,7 +450,7 @@ int cache_index_open(struct cache *c, struct gw_error *err)
     c->index->map_bytes = c->options.index_map_bytes != 0 ? c->options.index_map_bytes : MAP_BYTES;
     c->index->map_bytes = c->index->map_bytes / page * page;
     pthread_rwlock_init(&c->index->lock, NULL);
-    rc = open_env(c, err);
+    rc = reopen(c, true, err);
     if (rc != GW_OK) {
         pthread_rwlock_destroy(&c->index->lock);
         c->index = NULL;
@@ -512,8 +497,12 @@ void cache_index_tick(struct cache *c)
     }
     pthread_rwlock_unlock(&ix->lock);
     if (!good && pthread_rwlock_trywrlock(&ix->lock) == 0) {
-        if (!usable(c) && (ix->env != NULL || now >= ix->retry_ms) && reopen(c, &err) != GW_OK) {
-            gw_log_write(&c->log, GW_LOG_ERROR, "%s", err.text);
+        if (!usable(c) && (ix->env != NULL || now >= ix->retry_ms)) {
+            int rc = reopen(c, false, &err);
+
+            if (rc != GW_OK && rc != GW_AGAIN) {
+                gw_log_write(&c->log, GW_LOG_ERROR, "%s", err.text);
+            }
         }
         pthread_rwlock_unlock(&ix->lock);
     }

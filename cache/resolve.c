@@ -180,7 +180,7 @@ static bool copy_host(char out[HOST_BYTES], struct gw_str host)
 /* Under the mutex; NULL: no memory, or too many. */
 static struct host *host_of(struct cache_resolver *r, const char *name)
 {
-    struct host *h;
+    struct host *h, **at;
 
     for (h = r->hosts; h != NULL; h = h->next) {
         if (strcmp(h->name, name) == 0) {
@@ -191,8 +191,10 @@ static struct host *host_of(struct cache_resolver *r, const char *name)
         return NULL;
     }
     memcpy(h->name, name, strlen(name) + 1);
-    h->next = r->hosts;
-    r->hosts = h;
+    for (at = &r->hosts; *at != NULL; at = &(*at)->next) {
+        continue; /* in the order of their coming: the upstream is asked first */
+    }
+    *at = h;
     r->n_hosts++;
     pthread_cond_broadcast(&r->changed); /* the thread waits for the same */
     return h;

@@ -680,7 +680,7 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
         }
         if (x->refused != GW_OK) {
             rc = gw_fail(err, x->refused, 0, "upstream %s: %s", call->method, x->why);
-        } else if (code == CURLE_OUT_OF_MEMORY && x->header_bytes > 0 && x->discarded == 0) {
+        } else if (code == CURLE_OUT_OF_MEMORY && x->header_bytes > 0 && !x->in_body) {
             /* how curl 7.88 says that one header line is over its own 100 KiB */
             rc = gw_fail(err, GW_TOO_LARGE, (int)code, "upstream: a header that does not end");
         } else if (!x->enough) {

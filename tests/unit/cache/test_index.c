@@ -3,7 +3,7 @@
 #include "tests/unit/cache/cache_fixture.h"
 #include "tests/unit/failing.h"
 
-#include "base/sha.h"
+#include <sys/resource.h>
 
 static void a_record_comes_back_whole(void **state)
 {
@@ -300,6 +300,47 @@ static void who_dies_inside_takes_only_the_index_along(void **state)
     fixture_release(&f);
 }
 
+static void a_file_cut_under_a_worker_kills_it_once(void **state)
+{
+    char value[2000], name[16];
+    struct fixture f;
+    int status;
+    pid_t pid;
+
+    fixture_init(&f);
+    pid = fork();
+    if (pid == 0) {
+        struct rlimit none = {0, 0};
+        struct cache_record r;
+
+        setrlimit(RLIMIT_CORE, &none);
+        signal(SIGBUS, SIG_DFL); /* not a sanitizer's */
+        memset(value, 'v', sizeof(value));
+        value[sizeof(value) - 1] = '\0';
+        if (fixture_try_open(&f) != GW_OK) {
+            _exit(1);
+        }
+        for (int i = 0; i < 200; i++) {
+            snprintf(name, sizeof(name), "n%d", i);
+            if (put_text(&f, CACHE_REF, name, value) != GW_OK) {
+                _exit(1);
+            }
+        }
+        sh("truncate -s 8192 %s/index/data.mdb", f.dir);
+        if (cache_get(f.cache, CACHE_REF, GW_STR("n1"), &f.arena, &r) == GW_OK) {
+            _exit(3);
+        }
+        _exit(0);
+    }
+    waitpid(pid, &status, 0);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS);
+    fixture_open(&f); /* the worker that takes its place */
+    assert_int_equal(set_aside(&f), 1);
+    assert_int_equal(put_text(&f, CACHE_REF, "a", "1"), GW_OK);
+    assert_true(holds(&f, CACHE_REF, "a", "1"));
+    fixture_release(&f);
+}
+
 static void a_full_index_loses_nothing_and_makes_room(void **state)
 {
     struct cache_put puts[20];
@@ -412,15 +453,24 @@ static void check_pair(struct fixture *f, uint32_t n)
     gw_arena_release(&f->arena);
 }
 
-static pid_t start_worker(struct fixture *f, unsigned seed)
+/* It has its slot and the index when this returns. */
+static pid_t start_worker(struct fixture *f, unsigned seed, bool tick)
 {
-    pid_t pid = fork();
+    int ready[2];
+    char byte;
+    pid_t pid;
 
+    assert_int_equal(pipe(ready), 0);
+    pid = fork();
+    assert_true(pid >= 0);
     if (pid != 0) {
+        close(ready[1]);
+        assert_int_equal(read(ready[0], &byte, 1), 1);
+        close(ready[0]);
         return pid;
     }
     srand(seed);
-    if (fixture_try_open(f) != GW_OK) {
+    if (fixture_try_open(f) != GW_OK || write(ready[1], "x", 1) != 1) {
         dprintf(2, "open: %s\n", f->err.text);
         _exit(1);
     }
@@ -429,7 +479,7 @@ static pid_t start_worker(struct fixture *f, unsigned seed)
 
         if (n % 4 == 0) {
             put_pair(f, n);
-        } else if (n % 37 == 0) {
+        } else if (tick && n % 37 == 0) {
             cache_index_tick(f->cache);
         } else {
             check_pair(f, n);
@@ -467,26 +517,36 @@ static void kill_at_random(bool forget)
     pid_t pids[4];
     struct fixture f;
     unsigned seed = 1;
+    size_t held = 0;
 
     fixture_init(&f);
     for (size_t i = 0; i < COUNT(pids); i++) {
-        pids[i] = start_worker(&f, seed++);
+        pids[i] = start_worker(&f, seed++, !forget);
     }
     for (int round = 0; round < 40; round++) {
         size_t victim = (size_t)rand() % COUNT(pids);
 
         usleep(10000 + (useconds_t)rand() % 20000);
         kill_one(&f, pids[victim], forget);
-        pids[victim] = start_worker(&f, seed++);
+        pids[victim] = start_worker(&f, seed++, !forget);
     }
     for (size_t i = 0; i < COUNT(pids); i++) {
         kill_one(&f, pids[i], forget);
     }
     fixture_open(&f);
     for (uint32_t n = 0; n < 2000; n += 4) {
+        struct cache_record r;
+        char name[32];
+
         check_pair(&f, n);
+        snprintf(name, sizeof(name), "right/%u", n);
+        held += cache_get(f.cache, CACHE_FILE, gw_str_c(name), &f.arena, &r) == GW_OK;
     }
     assert_int_equal(atomic_load(&f.shared->index_suspect), 0);
+    if (forget) {
+        assert_int_equal(atomic_load(&f.shared->counters.index_resets), 0);
+        assert_true(held > 0);
+    }
     put_pair(&f, 8);
     assert_true(holds(&f, CACHE_FILE, "right/8", "iiiiiiiiiiiiiiiiiiiiiiiiiiii"));
     fixture_release(&f);
@@ -634,6 +694,7 @@ int main(void)
         cmocka_unit_test(a_foreign_database_is_moved_aside),
         cmocka_unit_test(only_two_are_kept),
         cmocka_unit_test(who_dies_inside_takes_only_the_index_along),
+        cmocka_unit_test(a_file_cut_under_a_worker_kills_it_once),
         cmocka_unit_test(a_full_index_loses_nothing_and_makes_room),
         cmocka_unit_test(a_commit_that_lost_a_file_is_not_whole),
         cmocka_unit_test(processes_may_be_killed_at_any_moment),

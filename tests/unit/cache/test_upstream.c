@@ -303,6 +303,8 @@ static void the_rules_of_the_list(void **state)
         {"https://hub.example", "*.hf.example", "https://hf.example/x", GW_FORBIDDEN},
         {"https://hub.example", "*.hf.example", "https://evilhf.example/x", GW_FORBIDDEN},
         {"https://hub.example", "*.hf.example", "https://x.hf.example:444/x", GW_FORBIDDEN},
+        {"https://hub.example", "cdn.example:*", "https://cdn.example:8443/x", GW_OK},
+        {"https://hub.example", "cdn.example:*", "http://cdn.example/x", GW_FORBIDDEN},
         {"https://hub.example", "*", "https://x.example/x", GW_FORBIDDEN},
         {"https://hub.example", "*.", "https://x.example/x", GW_FORBIDDEN},
         {"https://hub.example", "[::1]:8443", "https://[::1]:8443/x", GW_OK},
