@@ -43,6 +43,8 @@ struct import {
     const struct repo_work *work;
     struct repo_spool *spool;
     const struct repo_progress *progress;
+    struct repo *old; /* the repository if it is there, and its tip; else NULL */
+    char old_tip[41];
     dev_t data_dev; /* data_dir itself must not be below the folder */
     ino_t data_ino;
 
@@ -252,6 +254,51 @@ static int write_object(struct import *c, int in, const char *temp, const struct
     return rc;
 }
 
+/* Is this file the object that the tip has at this path? Then it is read once and not written: a
+ * second import of a large folder costs its reading. false: not, or not known; the file is then at
+ * its start. */
+static bool is_held(struct import *c, int fd, const struct entry *e, char hex[65])
+{
+    struct repo_entry old;
+    struct gw_sha256 state;
+    struct gw_arena a;
+    struct gw_str path;
+    struct stat st;
+    uint64_t before = c->bytes_done;
+    uint8_t sha[32];
+    size_t n = 0;
+    bool held;
+
+    if (c->old == NULL ||
+        repo_entry(c->old, c->old_tip, gw_buf_str(&c->path), &old, NULL) != GW_OK || !old.lfs ||
+        old.size != e->size) {
+        return false;
+    }
+    gw_arena_init(&a, 64u << 10);
+    path = repo_object_path(c->data_dir, (struct gw_str){old.sha256, 64}, &a);
+    held = path.p != NULL && lstat(path.p, &st) == 0 && S_ISREG(st.st_mode) &&
+           (uint64_t)st.st_size == e->size;
+    gw_arena_release(&a);
+    if (!held) {
+        return false;
+    }
+    gw_sha256_init(&state);
+    while (read_some(c, fd, c->chunk, CHUNK_BYTES, &n, NULL) == GW_OK && n != 0 &&
+           state.bytes + n <= e->size) {
+        gw_sha256_update(&state, c->chunk, n);
+        c->bytes_done += n;
+        report(c, false);
+    }
+    gw_sha256_final(&state, sha);
+    gw_hex_encode(hex, sha, sizeof(sha));
+    if (n == 0 && state.bytes == e->size && strcmp(hex, old.sha256) == 0) {
+        return true;
+    }
+    c->bytes_done = before;
+    lseek(fd, 0, SEEK_SET); /* if it cannot go back, the copy finds the file short */
+    return false;
+}
+
 static int store_object(struct import *c, int fd, struct entry *e, struct gw_error *err)
 {
     char temp[4096], hex[65], pointer[200];
@@ -261,9 +308,11 @@ static int store_object(struct import *c, int fd, struct entry *e, struct gw_err
         return gw_fail(err, GW_IO, ENAMETOOLONG, "%s: %s", c->work->dir,
                        strerrordesc_np(ENAMETOOLONG));
     }
-    rc = write_object(c, fd, temp, e, hex, err);
-    if (rc != GW_OK) {
-        return rc;
+    if (!is_held(c, fd, e, hex)) {
+        rc = write_object(c, fd, temp, e, hex, err);
+        if (rc != GW_OK) {
+            return rc;
+        }
     }
     return repo_spool_put(
         c->spool, REPO_OBJECT_BLOB,
@@ -375,7 +424,8 @@ static int look_at_file(struct import *c, const struct entry *e, const struct re
     return gw_buf_ok(&c->uncovered, err);
 }
 
-/* fsck's own rules for files that git reads by itself: a link there would be followed. */
+/* fsck's rule for what git reads by itself: a link there would be followed. A folder is as useless.
+ */
 static bool is_git_file(struct gw_str name)
 {
     return gw_str_ieq_c(name, ".gitmodules") || gw_str_ieq_c(name, ATTRIBUTES) ||
@@ -393,14 +443,14 @@ static int check_entry(const struct import *c, const struct entry *e, unsigned d
     if (c->path.n >= REPO_PATH_MAX) {
         return refuse(c, err, "a path of 4,096 bytes or more");
     }
+    if (!S_ISREG(e->mode) && is_git_file(e->name)) {
+        return refuse(c, err, "git reads this name by itself, so it must be a plain file");
+    }
     if (S_ISDIR(e->mode)) {
         return depth < REPO_DEPTH_MAX ? GW_OK : refuse(c, err, "more than 128 folders deep");
     }
     if (!S_ISREG(e->mode) && !S_ISLNK(e->mode)) {
         return refuse(c, err, "neither a file, a folder nor a symbolic link");
-    }
-    if (S_ISLNK(e->mode) && is_git_file(e->name)) {
-        return refuse(c, err, "a symbolic link that git would follow");
     }
     if (gw_str_ieq_c(e->name, ".gitmodules")) {
         return refuse(c, err, "submodules are not supported");
@@ -749,6 +799,16 @@ static int walk(struct import *c, int dir_fd, const struct repo_rules *rules, un
 
 /* ---- the whole ---- */
 
+/* Only to spare writes, so whatever is wrong with it is said later, by what needs it. */
+static void open_old(struct import *c, const struct repo_id *id)
+{
+    if (repo_open(&c->old, c->data_dir, id, NULL) == GW_OK &&
+        repo_resolve(c->old, GW_STR(""), c->old_tip, NULL) != GW_OK) {
+        repo_close(c->old);
+        c->old = NULL;
+    }
+}
+
 static int read_data_inode(struct import *c, struct gw_error *err)
 {
     struct stat st;
@@ -821,7 +881,10 @@ static int run(struct import *c, struct repo_snapshot *s, const char *dir, struc
         rc = c->chunk != NULL && c->content != NULL ? GW_OK : no_memory(err);
     }
     if (rc == GW_OK) {
+        open_old(c, s->id);
         rc = walk_twice(c, dir, s->id->type, a, s->tree, err);
+        repo_close(c->old);
+        c->old = NULL;
     }
     if (rc != GW_OK) {
         return rc;

@@ -183,7 +183,7 @@ static int resolve_name(struct repo *r, const char *prefix, struct gw_str name, 
     char full[REF_NAME_MAX];
     int n;
 
-    if (name.n == 0 || memchr(name.p, '\0', name.n) != NULL) {
+    if (name.n == 0 || name.n >= REF_NAME_MAX || memchr(name.p, '\0', name.n) != NULL) {
         return GW_NOT_FOUND;
     }
     n = snprintf(full, sizeof(full), "%s" GW_STR_FMT, prefix, GW_STR_ARG(name));

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * repo/repo.h - private repositories: bare git (libgit2) under data/repos/<type>/<ns>/<name>.git and large objects under
- * data/lfs/aa/bb/<64hex>. Blocking: jobs and the command only. Call repo_init once per process, after fork.
+ * repo/repo.h - private repositories: bare git (libgit2) under data/repos/<type>/<ns>/<name>.git
+ * and large objects under data/lfs/aa/bb/<64hex>. Blocking: jobs and the command only. Call
+ * repo_init once per process, after fork.
  *
- * Data outlives this program: what is here is plain git and plain files. Order of every write: object bytes, fsync, link,
- * fsync of the folder, git objects (one pack), ref (reliability: power cuts).
+ * Data outlives this program: what is here is plain git and plain files. Order of every write:
+ * object bytes, fsync, link, fsync of the folder, git objects (one pack), ref (reliability: power
+ * cuts).
  */
 #ifndef REPO_REPO_H
 #define REPO_REPO_H
@@ -16,7 +18,9 @@
 #include "base/error.h"
 #include "base/str.h"
 
-int repo_init(struct gw_error *err) GW_MUST_CHECK; /* libgit2, GIT_OPT_ENABLE_FSYNC_GITDIR; balanced by repo_exit */
+/* libgit2 with fsync of all it writes; no configuration outside data/ is read. Balanced by
+ * repo_exit. */
+int repo_init(struct gw_error *err) GW_MUST_CHECK;
 void repo_exit(void);
 
 struct repo_id {
@@ -24,70 +28,110 @@ struct repo_id {
     struct gw_str ns, name; /* looked up ASCII case-insensitively; stored as created */
 };
 
-/* data/VERSION: made if absent, GW_INVALID with a sentence if newer than this program. */
+/* data/VERSION: made if absent (with data_dir itself). @return GW_OK; GW_INVALID with a sentence if
+ * it is newer than this program, or no version at all; GW_IO */
 int repo_data_open(const char *data_dir, struct gw_error *err) GW_MUST_CHECK;
 
-/* @return GW_OK; GW_CONFLICT (also a case variant); GW_INVALID (name grammar of hub clients; reserved names: hub-read 1.2, 1.3); GW_IO.
- * The first commit holds .gitattributes with the Hub's default LFS patterns. */
-int repo_create(const char *data_dir, const struct repo_id *id, struct gw_str author, int64_t now_ms, struct gw_error *err) GW_MUST_CHECK;
+/* The first commit holds .gitattributes with the Hub's default LFS patterns of this type. A
+ * namespace is one thing for all types: where it exists its own spelling is used. author: "Name
+ * <mail>" or a name.
+ * @return GW_OK; GW_CONFLICT (also a case variant); GW_INVALID (name grammar of hub clients;
+ * reserved names: hub-read 1.2, 1.3); GW_IO */
+int repo_create(const char *data_dir, const struct repo_id *id, struct gw_str author,
+                int64_t now_ms, struct gw_error *err) GW_MUST_CHECK;
 
 struct repo_progress { /* called now and then from the importing thread; may be NULL */
     void (*on)(void *ctx, uint64_t bytes_done, uint64_t bytes_total, struct gw_str current_file);
     void *ctx;
 };
-/* Commits a folder as one pack on main; creates the repo if it is absent. Files matching the LFS patterns or > 10 MiB become
- * LFS objects (hard-linked from dir's file system only when safe, else copied; never a symbolic link followed). Killed half-way
- * it leaves nothing that is seen: no repo, or the old tip. The same tree again returns the tip.
- * commit: 40 hex + NUL. @return GW_OK; GW_INVALID (names, empty folder, special files: which); GW_IO */
-int repo_import(const char *data_dir, const struct repo_id *id, const char *dir, struct gw_str message, struct gw_str author, int64_t now_ms, const struct repo_progress *p, char commit[41], struct gw_error *err) GW_MUST_CHECK;
+/* The folder becomes the whole tree of a commit on main, as one pack; the repo is created if it is
+ * absent. Files that match the filter=lfs lines of the folder's .gitattributes (nested ones count),
+ * or the Hub's default patterns where the root has none, and files > 10 MiB become LFS objects;
+ * empty files never. Objects are copied, never hard-linked: whoever owns the folder could still
+ * write to them. The committed root .gitattributes is the folder's, or the default one, and a line
+ * for each file over 10 MiB that nothing in it covers. Symbolic links are stored as links and never
+ * followed; .git and .cache/huggingface are skipped; folders without files are not stored. Killed
+ * half-way it leaves nothing that is seen: no repo, or the old tip; the next import removes the
+ * rest. The same tree again returns the tip. commit: 40 hex + NUL.
+ * @return GW_OK; GW_INVALID (names, empty folder, special files, git-lfs pointers in place of
+ * files, submodules: which); GW_CONFLICT (a file changed under our hands: which; another writer
+ * holds the repo for 30 s); GW_CORRUPT (the repo); GW_IO */
+int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
+                struct gw_str message, struct gw_str author, int64_t now_ms,
+                const struct repo_progress *p, char commit[41], struct gw_error *err) GW_MUST_CHECK;
 
-/* ---- reading ---- */
+/* ---- reading. Each of these may also say GW_CORRUPT (damage: which repo, what), GW_IO and
+ * GW_NO_MEMORY ---- */
 struct repo; /* an open repository; one thread at a time */
-int repo_open(struct repo **out, const char *data_dir, const struct repo_id *id, struct gw_error *err) GW_MUST_CHECK; /* GW_NOT_FOUND; GW_CORRUPT; GW_IO */
-void repo_close(struct repo *r); /* NULL is fine */
+int repo_open(struct repo **out, const char *data_dir, const struct repo_id *id,
+              struct gw_error *err) GW_MUST_CHECK; /* GW_NOT_FOUND; GW_CORRUPT; GW_IO */
+void repo_close(struct repo *r);                   /* NULL is fine */
 struct gw_str repo_canonical_ns(const struct repo *r);
 struct gw_str repo_canonical_name(const struct repo *r);
+/* Unix ms. Of a repository made by other hands: when its folder last changed. */
 int64_t repo_created_ms(const struct repo *r);
 
-/* Branch, tag, refs/..., HEAD, full or unambiguous short (>= 7) commit id -> 40 hex. "" is main. @return GW_OK; GW_NOT_FOUND */
-int repo_resolve(struct repo *r, struct gw_str revision, char commit[41], struct gw_error *err) GW_MUST_CHECK;
+/* A name, never a git expression. 40 hex: that commit and nothing else. Otherwise HEAD and refs/...
+ * in full, branch, tag, unambiguous short (>= 7) commit id, in this order. "" is main. -> 40 hex.
+ * @return GW_OK; GW_NOT_FOUND (err->sys 1) */
+int repo_resolve(struct repo *r, struct gw_str revision, char commit[41],
+                 struct gw_error *err) GW_MUST_CHECK;
 
 struct repo_entry {
     bool directory, lfs, symlink, executable;
-    struct gw_str path;   /* from the root, without a leading slash */
+    struct gw_str path; /* from the root, without a leading slash */
     char oid[41], sha256[65];
-    uint64_t size;        /* of the content; of the target text for a symbolic link */
+    uint64_t size; /* of the content; of the target text for a symbolic link */
     uint32_t pointer_size;
 };
-typedef int (*repo_on_entry)(void *ctx, const struct repo_entry *e); /* borrowed for the call; not GW_OK stops and is returned */
-/* Entries below path ("" = root), in git's order; recursive lists directories too. @return GW_OK; GW_NOT_FOUND (no such
- * commit: err->sys 1; no such path, or a file: err->sys 2); what the callback returned */
-int repo_tree(struct repo *r, const char commit[41], struct gw_str path, bool recursive, repo_on_entry on, void *ctx, struct gw_error *err) GW_MUST_CHECK;
-/* One path, file or directory. GW_NOT_FOUND as above. e->path borrows from path. */
-int repo_entry(struct repo *r, const char commit[41], struct gw_str path, struct repo_entry *e, struct gw_error *err) GW_MUST_CHECK;
-/* The bytes of a git blob (not of an LFS object) into the arena. @return GW_OK; GW_NOT_FOUND; GW_TOO_LARGE (over max) */
-int repo_blob(struct repo *r, const char oid[41], size_t max, struct gw_arena *a, struct gw_str *out, struct gw_error *err) GW_MUST_CHECK;
+/* e is borrowed for the call; not GW_OK stops and is returned */
+typedef int (*repo_on_entry)(void *ctx, const struct repo_entry *e);
+/* Entries below path ("" = root), in git's order; recursive lists directories too, each before what
+ * is in it. Submodules are left out. @return GW_OK; GW_NOT_FOUND (no such commit: err->sys 1; no
+ * such path, or a file: err->sys 2); GW_TOO_LARGE (over 10,000,000 entries); GW_CORRUPT (also a
+ * name that would leave the client's folder: "..", ".git", a slash); what the callback returned */
+int repo_tree(struct repo *r, const char commit[41], struct gw_str path, bool recursive,
+              repo_on_entry on, void *ctx, struct gw_error *err) GW_MUST_CHECK;
+/* One path, file or directory ("" = root). GW_NOT_FOUND as above. e->path borrows from path. */
+int repo_entry(struct repo *r, const char commit[41], struct gw_str path, struct repo_entry *e,
+               struct gw_error *err) GW_MUST_CHECK;
+/* The bytes of a git blob (not of an LFS object) into the arena. @return GW_OK; GW_NOT_FOUND;
+ * GW_TOO_LARGE (over max) */
+int repo_blob(struct repo *r, const char oid[41], size_t max, struct gw_arena *a,
+              struct gw_str *out, struct gw_error *err) GW_MUST_CHECK;
 
 struct repo_ref {
-    struct gw_str name, ref; /* "main", "refs/heads/main" */
+    struct gw_str name, ref; /* "main", "refs/heads/main"; "1", "refs/pr/1" */
     char commit[41];
 };
-int repo_refs(struct repo *r, struct gw_arena *a, struct repo_ref **refs, size_t *n, struct gw_error *err) GW_MUST_CHECK; /* heads, tags, refs/pr/N; sorted; <= 10,000 */
+/* heads, tags, refs/pr/N: those that lead to a commit, sorted by ref. More than 10,000:
+ * GW_TOO_LARGE */
+int repo_refs(struct repo *r, struct gw_arena *a, struct repo_ref **refs, size_t *n,
+              struct gw_error *err) GW_MUST_CHECK;
 struct repo_commit {
     char id[41];
-    struct gw_str title, message, author;
+    struct gw_str title, message; /* first line; what follows it, without the blank line between */
+    struct gw_str author;         /* the name */
     int64_t date_ms;
 };
-/* History from commit back, newest first; skip and at most n into the arena. total: of the whole history */
-int repo_log(struct repo *r, const char commit[41], size_t skip, size_t n, struct gw_arena *a, struct repo_commit **out, size_t *n_out, size_t *total, struct gw_error *err) GW_MUST_CHECK;
+/* History from commit back, newest first; skip and at most n (SIZE_MAX: all) into the arena. total:
+ * of the whole history */
+int repo_log(struct repo *r, const char commit[41], size_t skip, size_t n, struct gw_arena *a,
+             struct repo_commit **out, size_t *n_out, size_t *total,
+             struct gw_error *err) GW_MUST_CHECK;
 
-/* Path of an LFS object under data/lfs (exists or not), into the arena. p == NULL: no memory or sha256 not 64 hex. */
+/* Path of an LFS object under data/lfs (exists or not), into the arena. p == NULL: no memory or
+ * sha256 not 64 hex. */
 struct gw_str repo_object_path(const char *data_dir, struct gw_str sha256, struct gw_arena *a);
 /* The git-lfs pointer text of an object; 200 bytes are enough. Returns its length. */
 size_t repo_pointer_format(char out[200], struct gw_str sha256, uint64_t size);
-bool repo_pointer_parse(struct gw_str text, char sha256[65], uint64_t *size); /* strict, <= 1,024 bytes */
+/* Strict: only what repo_pointer_format writes, with a size up to INT64_MAX. */
+bool repo_pointer_parse(struct gw_str text, char sha256[65], uint64_t *size);
 
-/* All private repos, for listing: on(type, ns, name) for each folder found. */
-int repo_each(const char *data_dir, int (*on)(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name), void *ctx, struct gw_error *err) GW_MUST_CHECK;
+/* All private repos, for listing: on(type, ns, name) for each folder found, sorted within a type.
+ * Not GW_OK stops and is returned. */
+int repo_each(const char *data_dir,
+              int (*on)(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name),
+              void *ctx, struct gw_error *err) GW_MUST_CHECK;
 
 #endif

@@ -12,7 +12,6 @@ struct git_odb;
 #define REPO_PATH_MAX 4096u                /* bytes of a path inside a repository */
 #define REPO_DEPTH_MAX 128u                /* folders in it */
 #define REPO_BLOB_MAX (UINT64_C(10) << 20) /* larger files are LFS objects (hub-write 2.2) */
-#define REPO_POINTER_MAX 1024u             /* git-lfs: a pointer is shorter */
 #define REPO_POINTER_BYTES_MIN 126u        /* of the one canonical form: one digit of size ... */
 #define REPO_POINTER_BYTES_MAX 144u        /* ... to nineteen (INT64_MAX) */
 #define REPO_ATTRIBUTES_MAX (16u << 20)    /* bytes of a .gitattributes file */
@@ -28,7 +27,8 @@ int repo_git_fail(struct gw_error *err, const char *what, ...) GW_PRINTF(2, 3);
 int repo_git_open(struct git_repository **git, struct git_odb **odb, const char *path);
 
 /* ---- packs.c ---- */
-int repo_packs_check(const char *repo_path); /* a libgit2 code: < 0, an index that libgit2 must not see */
+int repo_packs_check(
+    const char *repo_path); /* a libgit2 code: < 0, an index that libgit2 must not see */
 
 /* ---- loose.c ---- */
 #define REPO_LOOSE_PRIORITY 2 /* after packs (3), before libgit2's own loose reader (1) */

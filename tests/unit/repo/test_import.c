@@ -217,7 +217,10 @@ static void test_refused(void **state)
         {"mkdir bad/x/.GIT", "a name that git reserves: x/.GIT"},
         {"printf . > 'bad/x/git~1'", "a name that git reserves: x/git~1"},
         {"printf . > bad/.gitmodules", "submodules are not supported: .gitmodules"},
-        {"ln -s x bad/x/.gitattributes", "a symbolic link that git would follow: x/.gitattributes"},
+        {"ln -s x bad/x/.gitattributes",
+         "git reads this name by itself, so it must be a plain file: x/.gitattributes"},
+        {"mkdir bad/.gitattributes && echo . > bad/.gitattributes/x",
+         "git reads this name by itself, so it must be a plain file: .gitattributes"},
         {"printf 'version https://git-lfs.github.com/spec/v1\\noid sha256:%064d\\nsize 5\\n' 7 > "
          "bad/x/p.txt",
          "a git-lfs pointer and not the file itself (git lfs pull fetches it): x/p.txt"},
@@ -304,6 +307,26 @@ static void test_damaged_object_is_replaced(void **state)
        "chmod 440 $f");
     assert_ok(import("one", commit, &err), err);
     assert_sh("some bytes", "cat $(find data/lfs -name $(sha256sum < one/x.bin | cut -c1-64))");
+}
+
+/* A file that did not change is read, not written again; one that only kept its size is. */
+static void test_unchanged_objects(void **state)
+{
+    struct gw_error err;
+    char commit[41], tip[41];
+
+    sh("rm -rf un && mkdir un && printf 'some bytes' > un/x.bin && printf 'other' > un/y.bin");
+    assert_ok(import("un", commit, &err), err);
+    sh("printf 'SOME BYTES' > un/x.bin");
+    assert_ok(import("un", tip, &err), err);
+    assert_string_not_equal(commit, tip);
+    assert_sh("x.bin", GIT "diff --name-only %s main", commit);
+    assert_sh("SOME BYTES", "cat $(find data/lfs -name $(sha256sum < un/x.bin | cut -c1-64))");
+    /* and one whose object was lost is stored again */
+    sh("rm -f $(find data/lfs -name $(sha256sum < un/y.bin | cut -c1-64))");
+    assert_ok(import("un", commit, &err), err);
+    assert_string_equal(commit, tip);
+    assert_sh("other", "cat $(find data/lfs -name $(sha256sum < un/y.bin | cut -c1-64))");
 }
 
 struct seen {
@@ -424,6 +447,7 @@ int main(void)
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_refused_arguments),
         cmocka_unit_test(test_damaged_object_is_replaced),
+        cmocka_unit_test(test_unchanged_objects),
         cmocka_unit_test(test_progress),
         cmocka_unit_test(test_many_files),
         cmocka_unit_test(test_stale_ref_lock),
