@@ -95,8 +95,8 @@ static struct cache *open_cache(struct world *w, struct cache_shared *shared)
 {
     struct cache *c = cache_of(w->hub, w->dir, shared, &w->log, false);
 
-    c->fills->silent_ms = 1000;
-    c->fills->foreign_ms = 1500;
+    c->fills->silent_ms = 2500;
+    c->fills->foreign_ms = 2000;
     return c;
 }
 
