@@ -62,6 +62,7 @@ struct transfer {
     struct cache_transfer extra;
     struct gw_buf url;
     bool added, own, checked, complete;
+    bool lost; /* bytes were thrown away because the fill was not ours: nothing more is written */
     unsigned hops;
     int64_t begun_ms, again_ms; /* again_ms: its host is being resolved */
     size_t ignored;
@@ -268,11 +269,12 @@ static bool flush(struct transfer *t)
     struct gw_error why = {0};
     size_t n = t->used;
 
-    if (n == 0) {
-        return true;
+    if (t->lost || n == 0) {
+        return !t->lost;
     }
     t->used = 0;
-    if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
+    t->lost = !fill_safe(f) || !fill_ours(f) || fill_ended(f);
+    if (t->lost) {
         return false;
     }
     if (gw_pwrite_all(f->map.part_fd, t->buffer, n, t->pos, &why) != GW_OK) {
@@ -293,7 +295,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *ctx)
     size_t all = size * n, len = all;
     uint64_t room;
 
-    if (t->bad != 0 || t->complete) { /* more than was asked for */
+    if (t->bad != 0 || t->lost || t->complete) { /* complete: more than was asked for */
         return 0;
     }
     if (t->answer.status != 200 && t->answer.status != 206) {
@@ -355,8 +357,7 @@ static void end_transfer(struct transfer *t, bool keep)
         curl_easy_cleanup(t->easy);
     }
     cache_transfer_release(&t->extra);
-    if (keep && fill_ours(f) && !fill_ended(f)) {
-        (void)flush(t);
+    if (keep && flush(t) && fill_ours(f) && !fill_ended(f)) {
         if (t->pos < t->end && t->pos % CACHE_GRANULE == 0) { /* nothing of this granule came */
             atomic_store(&f->map.live->transfers[t->index], 0);
             mark(&f->map, t->pos / CACHE_GRANULE, GRANULE_LIVE, GRANULE_ABSENT);
@@ -520,7 +521,7 @@ static void finish(struct transfer *t, CURLcode code)
     curl_multi_remove_handle(t->fetcher->multi, t->easy);
     t->added = false;
     if (!flush(t) && t->bad == 0) {
-        end_transfer(t, true); /* lost, or ended */
+        end_transfer(t, false); /* lost, or ended */
         return;
     }
     if (t->bad != 0) {
@@ -546,7 +547,8 @@ static void finish(struct transfer *t, CURLcode code)
         if (retry_after < 0 || retry_after > REST_MAX_MS / 1000) {
             retry_after = REST_MAX_MS / 1000;
         }
-        fail_transfer(t, FILL_STATUS, status, status_weight(t), (int64_t)retry_after * 1000);
+        fail_transfer(t, t->own && (status == 401 || status == 403) ? FILL_REFUSED : FILL_STATUS,
+                      status, status_weight(t), (int64_t)retry_after * 1000);
         return;
     }
     if (code != CURLE_OK) {

@@ -27,7 +27,7 @@
 #define READ_BYTES (1u << 20)
 #define OWNER_ASK_MS 50
 #define JOB_LOST_MS 60000 /* a job that was named and never begun is named again */
-#define JOB_RETRY_MS 2000
+#define JOB_RETRY_MS 5000
 #define JOB_IDLE_MS 100
 #define FAILURE_MAX_MS 120000 /* beyond it the time is of another boot */
 #define SEAL_MS                                                                                    \
@@ -407,6 +407,7 @@ static const struct {
     {FILL_DISK, GW_IO, "the cache's disk"},
     {FILL_MEMORY, GW_UNAVAILABLE, "no memory for a transfer"},
     {FILL_SOURCE, GW_UNAVAILABLE, "the source of this part is no URL"},
+    {FILL_REFUSED, GW_FORBIDDEN, "upstream answered"},
 };
 
 void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms)
@@ -436,10 +437,11 @@ int fill_failure(const struct fill *f, struct gw_error *err)
             return gw_fail(err, failures[i].status, sys, "%s: %s", failures[i].text,
                            curl_easy_strerror((CURLcode)sys));
         case FILL_STATUS:
-            return gw_fail(err, failures[i].status, sys, "%s %d%s", failures[i].text, sys,
-                           sys == 401 || sys == 403
-                               ? ": may the organisation's token read this repository?"
-                               : "");
+            return gw_fail(err, failures[i].status, sys, "%s %d", failures[i].text, sys);
+        case FILL_REFUSED:
+            return gw_fail(err, failures[i].status, sys,
+                           "%s %d: may the organisation's token read this repository?",
+                           failures[i].text, sys);
         case FILL_DISK:
             return gw_fail(err, failures[i].status, sys, "%s: %s", failures[i].text,
                            strerrordesc_np(sys) != NULL ? strerrordesc_np(sys) : "unknown error");

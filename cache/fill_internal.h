@@ -148,7 +148,8 @@ enum fill_failure {
     FILL_ENCODED,     /* a compressed body */
     FILL_DISK,        /* sys: errno */
     FILL_MEMORY,
-    FILL_SOURCE /* the target in the map makes no URL */
+    FILL_SOURCE, /* the target in the map makes no URL */
+    FILL_REFUSED /* by the Hub itself; sys: 401 or 403 */
 };
 
 struct fill_table {
