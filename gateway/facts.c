@@ -122,6 +122,7 @@ int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact 
     if (held && rc != GW_OK && out->status == GW_OK &&
         mutable_public) { /* upstream is down: the old answer, saying so */
         st->warn_stale = true;
+        st->came = CAME_STALE; /* the call that was waited for brought nothing */
         return use(st, f, out, age, true);
     }
     if (rc != GW_OK)
