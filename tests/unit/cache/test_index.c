@@ -208,7 +208,7 @@ static void what_is_no_index_is_moved_aside(void **state)
         "for s in 136 4232; do printf '\\377\\377\\377\\377\\377\\377\\0\\0' | dd "
         "of=index/data.mdb "
         "bs=1 seek=$s conv=notrunc status=none; done",
-        "LC_ALL=C sed -i 's/hubgate-index 1/hubgate-index 9/' index/data.mdb",
+        "LC_ALL=C sed -i 's/hubgate-index 1/hubgate-index 9/g' index/data.mdb",
     };
 
     for (size_t i = 0; i < COUNT(damage); i++) {
@@ -246,7 +246,7 @@ static void a_foreign_database_is_moved_aside(void **state)
     assert_int_equal(put_text(&f, CACHE_REF, "a", "1"), GW_OK);
     fixture_close(&f);
     /* a key of ours without the line that says whose it is */
-    sh("LC_ALL=C sed -i 's/hubgate-index 1/somebody-else 1/' %s/index/data.mdb", f.dir);
+    sh("LC_ALL=C sed -i 's/hubgate-index 1/somebody-else 1/g' %s/index/data.mdb", f.dir);
     fixture_open(&f);
     assert_int_equal(set_aside(&f), 1);
     assert_false(holds(&f, CACHE_REF, "a", "1"));
