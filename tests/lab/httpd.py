@@ -372,10 +372,12 @@ class Connection:
             return True
         faults = self.listener.faults.pick(request)
         fault = merged(faults)
-        record = None
         if fault.hang == "before":
-            self.listener.stats.begin(request, "hung", 0)
-            self._hang(faults)
+            record = self.listener.stats.begin(request, "hung", 0)
+            try:
+                self._hang(faults)
+            finally:
+                record["done"] = True
         if fault.latency_ms:
             self.listener.stopping.wait(fault.latency_ms / 1000)
         if fault.ignore_range:
@@ -386,8 +388,10 @@ class Connection:
             answer = json_answer({"error": f"the lab failed: {error!r}"}, 500)
         spoil(request, answer, fault)
         record = self.listener.stats.begin(request, answer.route, answer.status)
-        keep = self._send(request, answer, faults, record)
-        record["done"] = True
+        try:
+            keep = self._send(request, answer, faults, record)
+        finally:
+            record["done"] = True            # also when the client has gone
         return keep and (request.header("Connection") or "").lower() != "close"
 
     def _send(self, request: Request, answer: Answer, faults: list[Fault], record: dict | None) -> bool:
