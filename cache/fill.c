@@ -628,9 +628,6 @@ static int hash_step(struct fill *f, uint8_t *buffer, struct gw_error *err)
     }
     if (s.bytes > begun) {
         map_hash_save(&f->map, &s);
-        /* begun now, so that the sync at the end is short */
-        (void)sync_file_range(f->map.part_fd, (off_t)begun, (off_t)(s.bytes - begun),
-                              SYNC_FILE_RANGE_WRITE);
     }
     pthread_mutex_lock(&t->mutex);
     f->hashed = s.bytes;
