@@ -76,6 +76,13 @@ check: ## unit, fuzz-replay and lint: seconds once built
 	@MAKE="$(MAKE)" tests/run-all unit fuzz-replay lint
 e2e: all ## nginx with the module, a directory, a Hub and the real clients
 	@BUILD="$(BUILD)" tests/run-e2e
+ASAN := build-asan
+asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's source), module and command
+	@tests/asan-build $(ASAN)
+	@HUBGATE_NGINX="$(abspath $(ASAN)/objs/nginx)" HUBGATE_COMMAND="$(abspath $(ASAN)/hubgate)" \
+	HUBGATE_MODULE="$(abspath $(ASAN)/ngx_http_hubgate_module.so)" \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
+	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
 test: ## check and e2e
 	@MAKE="$(MAKE)" tests/run-all check e2e
 
