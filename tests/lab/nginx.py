@@ -1,7 +1,7 @@
 """A stock nginx with the module, in a folder, on free loopback ports.
 
 HUBGATE_NGINX names another nginx, HUBGATE_MODULE another module, HUBGATE_COMMAND another command than the built ones.
-Started as root, the workers are an unprivileged user's and the folders they write to are given to that user.
+Started as root, the workers are an unprivileged user's (HUBGATE_USER, else www-data) and the folders they write to are given to him.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def worker_user() -> tuple[str, int, str, int] | None:
     """(user, uid, group, gid) for the workers when this is root."""
     if os.getuid() != 0:
         return None
-    for name in ("www-data", "nginx", "nobody"):
+    named = os.environ.get("HUBGATE_USER")
+    for name in (named,) if named else ("www-data", "nginx", "nobody"):
         try:
             user = pwd.getpwnam(name)
         except KeyError:

@@ -139,6 +139,10 @@ ppolicy_default "cn=policy,{SUFFIX}"
         service = (f"dn: {SERVICE}\nobjectClass: applicationProcess\nobjectClass: simpleSecurityObject\ncn: gateway\n"
                    f"userPassword: {ssha(self.service_password)}\n")
         self.ldif("ldapadd", "\n".join([top, *units, policy, service]))
+        self.populate()
+
+    def populate(self) -> None:
+        """The people and groups of a new directory."""
         for role in ROLES:
             self.add_person(role, self.passwords[role])
         for name, members in MEMBERS.items():
