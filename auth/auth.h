@@ -140,7 +140,7 @@ enum auth_group_mode { AUTH_GROUPS_MEMBEROF, AUTH_GROUPS_SEARCH };
 
 struct auth_ldap_server {
     struct gw_str url;  /* ldap://host[:port] or ldaps://host[:port] */
-    struct gw_str host; /* NUL-terminated; an IPv6 address without its brackets */
+    struct gw_str host; /* an IPv6 address without its brackets */
     uint16_t port;
     bool ldaps;
     bool loopback; /* the host is a loopback literal: plain ldap:// is allowed for binds */

@@ -9,7 +9,7 @@
  * The two links never change their identity, so no search runs as the wrong one. Once a user's bind
  * went out the answer is final: the server may have counted it (auth-policy 1.3, 2.2).
  */
-#include "auth/directory.h"
+#include "auth/ldap_internal.h"
 
 #include <arpa/inet.h>
 
@@ -54,10 +54,14 @@ typedef int (*attempt_fn)(struct attempt *t, struct gw_error *err);
 static bool is_literal(struct gw_str host)
 {
     uint8_t address[16];
+    char text[64];
 
-    /* url_parse made it a C string */
-    return host.n > 0 &&
-           (inet_pton(AF_INET, host.p, address) == 1 || inet_pton(AF_INET6, host.p, address) == 1);
+    if (host.n == 0 || host.n >= sizeof(text)) {
+        return false;
+    }
+    memcpy(text, host.p, host.n);
+    text[host.n] = '\0';
+    return inet_pton(AF_INET, text, address) == 1 || inet_pton(AF_INET6, text, address) == 1;
 }
 
 static int find_address(const struct call *c, const struct auth_ldap_server *s, struct gw_str *out,
@@ -553,7 +557,8 @@ static int can_read(struct attempt *t, struct gw_str base, struct gw_error *err)
 
     int rc = dir_link_search(t->service, &q, &t->scratch, &answer, err);
     if (rc == GW_OK && (answer.code != DIR_SUCCESS || answer.n != 1)) {
-        rc = gw_fail(err, GW_UNAVAILABLE, answer.code, "%.100s cannot be read: %s", base.p,
+        rc = gw_fail(err, GW_UNAVAILABLE, answer.code, GW_STR_FMT " cannot be read: %s",
+                     GW_STR_ARG(base),
                      answer.code != DIR_SUCCESS ? dir_code_text(answer.code) : "nothing is shown");
     }
     return rc;

@@ -6,7 +6,7 @@
  * lock after too many failures is the server's to enforce at the bind, and does not stop tokens
  * (else three wrong guesses stop a victim's CI).
  */
-#include "auth/directory.h"
+#include "auth/ldap_internal.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
  * ceilings are failures (auth-policy 2.2 "partial answers"). Nested groups go level by level, 50
  * DNs in one filter, never one search per group.
  */
-#include "auth/directory.h"
+#include "auth/ldap_internal.h"
 
 #define PER_FILTER 50u
 #define DEPTH_MAX 10u

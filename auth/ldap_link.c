@@ -10,7 +10,7 @@
  * time-outs bounds every stall and a failed StartTLS leaves it ready to bind in clear text
  * (auth-policy 1.1, 1.2).
  */
-#include "auth/directory.h"
+#include "auth/ldap_internal.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,11 +23,10 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/net.h"
+#include "base/sha.h"
 
-#define MESSAGE_MAX ((ber_len_t)4 << 20) /* one PDU */
-/* All that one connection may send us. It also bounds what libldap loses of it: the text of a
- * message with id 0 is never freed (2.5.13, try_read1msg). */
-#define INCOMING_MAX ((size_t)32 << 20)
+#define MESSAGE_MAX ((size_t)4 << 20)   /* one message */
+#define INCOMING_MAX ((size_t)32 << 20) /* all that one connection may send us */
 #define PAGE_SIZE 500
 #define PAGES_MAX 64u
 #define ATTRS_MAX 64u
@@ -39,7 +38,11 @@ struct dir_link {
     LDAP *ld;
     struct gw_error wire; /* why a read or write failed; status 0: none did */
     size_t incoming;      /* bytes that may still come */
+    uint8_t *message;     /* the one that libldap is reading, it passed the gate */
+    size_t n, cap, at;
+    int id; /* of the request that is out: its answers alone may come */
     bool dead;
+    bool secret; /* what libldap writes now holds a password */
     char peer[64];
 };
 
@@ -70,27 +73,91 @@ static int on_ctrl(Sockbuf_IO_Desc *io, int option, void *arg)
     return option == LBER_SB_OPT_DATA_READY;
 }
 
+static bool reserve(struct dir_link *l, size_t n)
+{
+    if (n <= l->cap) {
+        return true;
+    }
+    size_t cap = n < 4096 ? 4096 : n;
+    uint8_t *p = gw_realloc(l->message, cap);
+    if (p == NULL) {
+        gw_fail(&l->wire, GW_NO_MEMORY, 0, "no memory for a message of the directory");
+        return false;
+    }
+    l->message = p;
+    l->cap = cap;
+    return true;
+}
+
+/* More bytes of the message, up to n of it. */
+static bool read_to(struct dir_link *l, size_t n)
+{
+    if (n > MESSAGE_MAX || n - l->n > l->incoming) {
+        gw_fail(&l->wire, GW_UNAVAILABLE, 0,
+                "%s: a message of %zu bytes, or more than %zu MiB in all", l->peer, n,
+                INCOMING_MAX >> 20);
+        return false;
+    }
+    if (!reserve(l, n)) {
+        return false;
+    }
+    while (l->n < n) {
+        ptrdiff_t got = gw_conn_read(l->conn, l->message + l->n, n - l->n, &l->wire);
+        if (got == 0) {
+            gw_fail(&l->wire, GW_UNAVAILABLE, 0, "%s: the directory closed the connection",
+                    l->peer);
+        }
+        if (got <= 0) {
+            return false;
+        }
+        l->n += (size_t)got;
+        l->incoming -= (size_t)got;
+    }
+    return true;
+}
+
+/* One whole message, and not a byte more: what follows the answer to StartTLS must still be seen on
+ * the socket. */
+static bool read_message(struct dir_link *l, struct dir_message *m)
+{
+    bool wrong;
+    size_t need;
+
+    l->n = l->at = 0;
+    while ((need = dir_gate_need(l->message, l->n, &wrong)) > l->n && !wrong) {
+        if (!read_to(l, need)) {
+            return false;
+        }
+    }
+    if (wrong || !dir_gate_open((struct gw_str){(const char *)l->message, l->n}, m)) {
+        gw_fail(&l->wire, GW_UNAVAILABLE, 0, "%s: this is not LDAP, or not what was asked for",
+                l->peer);
+        return false;
+    }
+    if (m->id != l->id) {
+        gw_fail(&l->wire, GW_UNAVAILABLE, m->code,
+                m->id == 0 ? "%s: the directory ends the connection"
+                           : "%s: an answer to nothing that was asked",
+                l->peer);
+        return false;
+    }
+    return true;
+}
+
 static ber_slen_t on_read(Sockbuf_IO_Desc *io, void *p, ber_len_t n)
 {
     struct dir_link *l = io->sbiod_pvt;
+    struct dir_message m;
 
-    if (l->dead) {
+    if (l->dead || (l->at == l->n && !read_message(l, &m))) {
         return wire_failed(l);
     }
-    if (l->incoming == 0) {
-        gw_fail(&l->wire, GW_UNAVAILABLE, 0, "%s: more than %zu MiB came in", l->peer,
-                INCOMING_MAX >> 20);
-        return wire_failed(l);
+    if (n > l->n - l->at) {
+        n = l->n - l->at;
     }
-    ptrdiff_t got = gw_conn_read(l->conn, p, n < l->incoming ? n : l->incoming, &l->wire);
-    if (got == 0) {
-        gw_fail(&l->wire, GW_UNAVAILABLE, 0, "%s: the directory closed the connection", l->peer);
-    }
-    if (got <= 0) {
-        return wire_failed(l);
-    }
-    l->incoming -= (size_t)got;
-    return got;
+    memcpy(p, l->message + l->at, n);
+    l->at += n;
+    return (ber_slen_t)n;
 }
 
 static ber_slen_t on_write(Sockbuf_IO_Desc *io, void *p, ber_len_t n)
@@ -101,6 +168,10 @@ static ber_slen_t on_write(Sockbuf_IO_Desc *io, void *p, ber_len_t n)
         return wire_failed(l);
     }
     ptrdiff_t done = gw_conn_write(l->conn, p, n, &l->wire);
+    if (l->secret) {
+        gw_wipe(
+            p, n); /* libldap's own copy; it keeps the buffer for chasing referrals, which is off */
+    }
     return done < 0 ? wire_failed(l) : done;
 }
 
@@ -153,6 +224,7 @@ static int next_message(struct dir_link *l, int msgid, const char *doing, LDAPMe
 {
     LDAPMessage *m = NULL;
 
+    l->id = msgid;
     if (ldap_result(l->ld, msgid, LDAP_MSG_ONE, NULL, &m) <= 0 || m == NULL) {
         return broken(l, doing, ld_code(l), err);
     }
@@ -205,7 +277,7 @@ void auth_ldap_start(void)
 static int set_options(LDAP *ld, Sockbuf *sb)
 {
     const int version = LDAP_VERSION3, deref = LDAP_DEREF_NEVER, none = LDAP_NO_LIMIT;
-    ber_len_t max = MESSAGE_MAX;
+    ber_len_t max = MESSAGE_MAX; /* the gate has it too */
     const struct timeval for_ever = {-1, 0};
 
     if (ldap_set_option(ld, LDAP_OPT_PROTOCOL_VERSION, &version) != LDAP_OPT_SUCCESS ||
@@ -242,44 +314,27 @@ static int attach_codec(struct dir_link *l, struct gw_error *err)
     return code == LDAP_SUCCESS ? GW_OK : broken(l, "libldap", code, err);
 }
 
-/* RFC 4511 4.14. Nothing is sent unless the answer is "success", the right one, and the last byte
+/* RFC 4511 4.14, without libldap: nothing of a peer that has shown no certificate is worth its
+ * parser. Nothing more is sent unless the answer is "success", the right one, and the last byte
  * that came. */
 static int ask_for_tls(struct dir_link *l, struct gw_error *err)
 {
-    LDAPMessage *m = NULL;
-    char *oid = NULL;
-    struct berval *data = NULL;
-    int msgid, result = LDAP_OTHER;
+    static const char request[] = "\x30\x1d\x02\x01\x01\x77\x18\x80\x16" LDAP_EXOP_START_TLS;
+    struct dir_message m = {0};
 
-    int code = ldap_extended_operation(l->ld, LDAP_EXOP_START_TLS, NULL, NULL, NULL, &msgid);
-    if (code != LDAP_SUCCESS) {
-        return broken(l, "StartTLS", code, err);
+    l->id = 1;
+    if (gw_conn_write(l->conn, request, sizeof(request) - 1, &l->wire) < 0 ||
+        !read_message(l, &m)) {
+        return broken(l, "StartTLS", LDAP_SERVER_DOWN, err);
     }
-    int rc = next_message(l, msgid, "StartTLS", &m, err);
-    if (rc != GW_OK) {
-        return rc;
+    l->at = l->n;
+    if (m.op != DIR_OP_EXTENDED || (m.oid.n > 0 && !gw_str_eq_c(m.oid, LDAP_EXOP_START_TLS))) {
+        return broken(l, "StartTLS", LDAP_PROTOCOL_ERROR, err);
     }
-    if (ldap_msgtype(m) != LDAP_RES_EXTENDED) {
-        code = LDAP_PROTOCOL_ERROR;
-    } else {
-        code = ldap_parse_result(l->ld, m, &result, NULL, NULL, NULL, NULL, 0);
-    }
-    if (code == LDAP_SUCCESS) {
-        code = ldap_parse_extended_result(l->ld, m, &oid, &data, 0);
-    }
-    if (code == LDAP_SUCCESS && oid != NULL && strcmp(oid, LDAP_EXOP_START_TLS) != 0) {
-        code = LDAP_PROTOCOL_ERROR;
-    }
-    ldap_memfree(oid);
-    ber_bvfree(data);
-    ldap_msgfree(m);
-    if (code != LDAP_SUCCESS) {
-        return broken(l, "StartTLS", code, err);
-    }
-    if (result != LDAP_SUCCESS) {
+    if (m.code != LDAP_SUCCESS) {
         l->dead = true;
-        return gw_fail(err, GW_UNAVAILABLE, result, "%s: the directory refuses StartTLS: %s",
-                       l->peer, ldap_err2string(result));
+        return gw_fail(err, GW_UNAVAILABLE, m.code, "%s: the directory refuses StartTLS: %s",
+                       l->peer, ldap_err2string(m.code));
     }
     if (gw_conn_pending(l->conn)) {
         l->dead = true;
@@ -320,21 +375,18 @@ int dir_link_open(struct dir_link **out, const struct auth_ldap *d,
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory");
     }
     l->incoming = INCOMING_MAX;
-    snprintf(l->peer, sizeof(l->peer), "%.50s:%u", s->host.n > 0 ? s->host.p : "",
-             (unsigned)s->port);
+    snprintf(l->peer, sizeof(l->peer), "%.*s:%u", s->host.n < 50 ? (int)s->host.n : 50,
+             s->host.n > 0 ? s->host.p : "", (unsigned)s->port);
 
     int rc = gw_conn_dial(&l->conn, &dial, err);
-    if (rc == GW_OK && s->ldaps) {
+    if (rc == GW_OK && !s->ldaps && d->start_tls) {
+        rc = ask_for_tls(l, err);
+    }
+    if (rc == GW_OK && (s->ldaps || d->start_tls)) {
         rc = start_tls(l, &dial, err);
     }
     if (rc == GW_OK) {
         rc = attach_codec(l, err);
-    }
-    if (rc == GW_OK && !s->ldaps && d->start_tls) {
-        rc = ask_for_tls(l, err);
-        if (rc == GW_OK) {
-            rc = start_tls(l, &dial, err);
-        }
     }
     if (rc == GW_OK && !gw_conn_is_tls(l->conn) &&
         !s->loopback) { /* said once more, where it would matter */
@@ -364,6 +416,7 @@ void dir_link_close(struct dir_link *l)
                         NULL); /* says goodbye through on_write, unless the link is dead */
     }
     gw_conn_close(l->conn);
+    gw_free(l->message);
     gw_free(l);
 }
 
@@ -386,7 +439,9 @@ int dir_link_bind(struct dir_link *l, struct gw_str dn, struct gw_str password, 
     }
     memcpy(name, dn.p, dn.n);
     name[dn.n] = '\0';
+    l->secret = true;
     int sent = ldap_sasl_bind(l->ld, name, LDAP_SASL_SIMPLE, &secret, NULL, NULL, &msgid);
+    l->secret = false;
     if (sent != LDAP_SUCCESS) {
         return broken(l, "bind", sent, err);
     }
@@ -504,7 +559,10 @@ static int read_done(struct dir_link *l, LDAPMessage *m, struct dir_answer *out,
     }
     LDAPControl *paged = ldap_control_find(LDAP_CONTROL_PAGEDRESULTS, controls, NULL);
     if (paged != NULL && cookie != NULL) {
-        code = ldap_parse_pageresponse_control(l->ld, paged, &estimate, cookie);
+        /* libldap aborts the process without a value (ber_init: assert) */
+        code = paged->ldctl_value.bv_val == NULL
+                   ? LDAP_PROTOCOL_ERROR
+                   : ldap_parse_pageresponse_control(l->ld, paged, &estimate, cookie);
     }
     ldap_controls_free(controls);
     return code;
@@ -553,7 +611,7 @@ static int search_page(struct dir_link *l, const struct dir_query *q, const char
             out->references++;
         } else if (type == LDAP_RES_SEARCH_RESULT) {
             code = read_done(l, m, out, cookie);
-        } else if (type != LDAP_RES_INTERMEDIATE) {
+        } else {
             code = LDAP_PROTOCOL_ERROR;
         }
         ldap_msgfree(m);

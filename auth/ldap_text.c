@@ -6,7 +6,7 @@
  * A variable stands only where a value stands, so what is put in can never be read as structure
  * (CVE-2020-14013 and its kin, auth-policy 2.2).
  */
-#include "auth/directory.h"
+#include "auth/ldap_internal.h"
 
 #include <arpa/inet.h>
 
@@ -201,6 +201,9 @@ static bool check_dn(struct cursor *c)
             return wrong(c, "quotes are not for DNs: escape by \\");
         } else if (ch == '\\') {
             c->at++;
+            if (peek(c) == '$') { /* "\${user}" would still be replaced */
+                return wrong(c, "a $ needs no \\");
+            }
         } else if (ch == ',' || ch == '+' || ch == ';') {
             in_value = false;
         } else if (ch == '=') {

@@ -17,6 +17,7 @@
 #include "auth/auth.h"
 #include "base/clock.h"
 #include "tests/unit/auth/fake_ldap.h"
+#include "tests/unit/failing.h"
 
 #define ALICE_DN "uid=alice,ou=people,dc=x"
 #define ALICE_ID "0c8d1c5e-6f2b-103d-8f1e-4f0d3c2b1a00"
@@ -169,18 +170,6 @@ static bool one_entry_then_silent(struct fake *f, const struct request *r)
     return true;
 }
 
-/* messages for nobody, for ever: libldap tosses each and looks for the next */
-static bool chatter(struct fake *f, const struct request *r)
-{
-    const struct request other = {.fd = r->fd, .id = 99};
-
-    for (int i = 0; i < 200 && !atomic_load(&f->stop); i++) {
-        answer(&other, 0x61, 0);
-        usleep(10000);
-    }
-    return true;
-}
-
 static void stalls(void **state)
 {
     static const struct {
@@ -194,7 +183,6 @@ static void stalls(void **state)
         {bind_then_silent, "no search"},
         {one_entry_then_silent, "no end of search"},
         {silent_for_person, "no user bind"},
-        {chatter, "chatter"},
     };
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -284,11 +272,35 @@ static bool bind_result_for_search(struct fake *f, const struct request *r)
     return true;
 }
 
+static bool answer_to_nothing(struct fake *f, const struct request *r)
+{
+    const struct request other = {.fd = r->fd, .id = r->id + 1};
+
+    answer(&other, 0x61, 0);
+    return true;
+}
+
+static bool intermediate(struct fake *f, const struct request *r)
+{
+    answer(r, 0x79, 0);
+    return true;
+}
+
+/* success, as libldap reads a number of no bytes */
+static bool empty_code(struct fake *f, const struct request *r)
+{
+    static const uint8_t pdu[] = {0x30, 0x0b, 0x02, 0x01, 0x01, 0x61, 0x06,
+                                  0x0a, 0x00, 0x04, 0x00, 0x04, 0x00};
+
+    send_bytes(r->fd, pdu, sizeof(pdu));
+    return true;
+}
+
 static bool notice_of_disconnection(struct fake *f, const struct request *r)
 {
     const struct request notice = {.fd = r->fd, .id = 0};
 
-    answer(&notice, 0x78, 0); /* without a text: libldap 2.5 forgets to free that of id 0 */
+    answer(&notice, 0x78, 52);
     return false;
 }
 
@@ -301,6 +313,9 @@ static void nonsense(void **state)
                                          extended_for_bind,
                                          empty_bind_response,
                                          bind_result_for_search,
+                                         answer_to_nothing,
+                                         intermediate,
+                                         empty_code,
                                          notice_of_disconnection};
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -323,17 +338,15 @@ static void nonsense(void **state)
 
 static bool flood(struct fake *f, const struct request *r)
 {
+    static char url[30000];
+
     if (r->op == OP_BIND) {
         answer(r, 0x61, 0);
         return true;
     }
-    static char filler[30000];
-    memset(filler, 'x', sizeof(filler) - 1);
-    const char *const attrs[] = {"description", filler, NULL};
-    const struct request other = {.fd = r->fd,
-                                  .id = r->id + 1}; /* tossed by libldap, one after the other */
+    memset(url, 'x', sizeof(url) - 1);
     for (int i = 0; i < 3000 && !atomic_load(&f->stop); i++) {
-        answer_entry(&other, ALICE_DN, strlen(ALICE_DN), attrs);
+        answer_reference(r, url);
     }
     return true;
 }
@@ -347,7 +360,7 @@ static void too_much(void **state)
 
     login(&o, &d, LONG_MS);
     fake_stop(f);
-    expect(&o, GW_UNAVAILABLE, "more than 32 MiB");
+    expect(&o, GW_UNAVAILABLE, "more than 32 MiB in all");
     fake_free(f);
     gw_arena_release(&o.a);
 }
@@ -388,6 +401,16 @@ static bool tls_other_oid(struct fake *f, const struct request *r)
     return true;
 }
 
+/* libldap 2.5 aborts the process on this one */
+static bool tls_empty_oid(struct fake *f, const struct request *r)
+{
+    static const uint8_t pdu[] = {0x30, 0x0e, 0x02, 0x01, 0x01, 0x78, 0x09, 0x0a,
+                                  0x01, 0x00, 0x04, 0x00, 0x04, 0x00, 0x8a, 0x00};
+
+    send_bytes(r->fd, pdu, sizeof(pdu));
+    return false;
+}
+
 static bool tls_bind_response(struct fake *f, const struct request *r)
 {
     answer(r, 0x61, 0);
@@ -417,6 +440,7 @@ static void start_tls(void **state)
         {tls_inject, GW_UNAVAILABLE, "clear text"},
         {tls_other_oid, GW_UNAVAILABLE, NULL},
         {tls_bind_response, GW_UNAVAILABLE, NULL},
+        {tls_empty_oid, GW_UNAVAILABLE, NULL},
         {tls_then_garbage, GW_UNAVAILABLE, NULL},
         {huge, GW_UNAVAILABLE, NULL},
         {hang_up, GW_UNAVAILABLE, NULL},
@@ -562,6 +586,59 @@ static void good_login(void **state)
     assert_int_equal(atomic_load(&f->unbinds), 2);
     fake_free(f);
     gw_arena_release(&o.a);
+}
+
+/* Active Directory writes every length in four bytes */
+static bool long_lengths(struct fake *f, const struct request *r)
+{
+    uint8_t pdu[] = {0x30, 0x84, 0,    0,    0,    0x10, 0x02, 0x01, (uint8_t)r->id, 0x61, 0x84, 0,
+                     0,    0,    0x07, 0x0a, 0x01, 0,    0x04, 0,    0x04,           0};
+
+    if (r->op != OP_BIND) {
+        return by_plan(f, r);
+    }
+    send_bytes(r->fd, pdu, sizeof(pdu));
+    return true;
+}
+
+static void lengths_of_four_bytes(void **state)
+{
+    struct plan p = good_plan();
+    struct fake *f = fake_start(long_lengths, &p);
+    struct auth_ldap_server s = server(f->port);
+    struct auth_ldap d = directory(&s, 1);
+    struct outcome o;
+
+    login(&o, &d, LONG_MS);
+    fake_stop(f);
+    expect(&o, GW_OK, NULL);
+    fake_free(f);
+    gw_arena_release(&o.a);
+}
+
+/* Our own allocations; those of libldap cannot be made to fail. */
+static int login_once(void *ctx)
+{
+    struct plan p = good_plan();
+    static const char *const groups[] = {"cn=a,dc=x", NULL};
+    p.groups = groups;
+    struct fake *f = fake_start(by_plan, &p);
+    struct auth_ldap_server s = server(f->port);
+    struct auth_ldap d = directory(&s, 1);
+    struct outcome o;
+
+    d.nested = true;
+    d.group_base = GW_STR("ou=groups,dc=x");
+    login(&o, &d, LONG_MS);
+    fake_stop(f);
+    fake_free(f);
+    gw_arena_release(&o.a);
+    return o.rc;
+}
+
+static void no_memory(void **state)
+{
+    with_failing_alloc(login_once, NULL, 10);
 }
 
 static void credentials_that_never_leave(void **state)
@@ -1010,6 +1087,44 @@ static bool by_pages(struct fake *f, const struct request *r)
     return true;
 }
 
+/* libldap 2.5 aborts the process on this one too */
+static bool page_without_value(struct fake *f, const struct request *r)
+{
+    struct ber *b = calloc(5, sizeof(*b));
+
+    if (r->op == OP_BIND) {
+        answer(r, 0x61, 0);
+    } else if (atomic_load(&f->searches) == 1) {
+        answer_entry(r, ALICE_DN, strlen(ALICE_DN), alice);
+        answer(r, 0x65, 0);
+    } else {
+        ber_text(&b[3], 0x04, "1.2.840.113556.1.4.319");
+        ber_tlv(&b[2], 0x30, b[3].p, b[3].n);
+        ber_result(&b[1], 0);
+        ber_message(&b[0], r->id, 0x65, &b[1], &b[2]);
+        send_bytes(r->fd, b[0].p, b[0].n);
+    }
+    free(b);
+    return true;
+}
+
+static void page_control_without_value(void **state)
+{
+    struct fake *f = fake_start(page_without_value, NULL);
+    struct auth_ldap_server s = server(f->port);
+    struct auth_ldap d = directory(&s, 1);
+    struct outcome o;
+
+    d.group_mode = AUTH_GROUPS_SEARCH;
+    d.group_base = GW_STR("ou=groups,dc=x");
+    d.group_filter = GW_STR("(member=${dn})");
+    login(&o, &d, LONG_MS);
+    fake_stop(f);
+    expect(&o, GW_UNAVAILABLE, NULL);
+    fake_free(f);
+    gw_arena_release(&o.a);
+}
+
 static void pages(void **state)
 {
     for (int endless = 0; endless < 2; endless++) {
@@ -1328,6 +1443,8 @@ int main(void)
         cmocka_unit_test(ldaps_without_tls),
         cmocka_unit_test(plain_only_on_loopback),
         cmocka_unit_test(good_login),
+        cmocka_unit_test(lengths_of_four_bytes),
+        cmocka_unit_test(no_memory),
         cmocka_unit_test(credentials_that_never_leave),
         cmocka_unit_test(answers),
         cmocka_unit_test(entries),
@@ -1336,6 +1453,7 @@ int main(void)
         cmocka_unit_test(nesting),
         cmocka_unit_test(ranges),
         cmocka_unit_test(pages),
+        cmocka_unit_test(page_control_without_value),
         cmocka_unit_test(direct),
         cmocka_unit_test(failover),
         cmocka_unit_test(addresses),

@@ -140,6 +140,7 @@ static void templates(void **state)
         {GW_STR_INIT("uid=${user},,dc=x"), true, "not a DN"},
         {GW_STR_INIT("uid=${user},dc"), true, "not a DN"},
         {GW_STR_INIT("uid=${user}\\"), true, "not a DN"},
+        {GW_STR_INIT("uid=\\${user},cn=${user}"), true, "needs no"},
         {GW_STR_INIT("(uid=${user})"), true, "not a DN"},
     };
 

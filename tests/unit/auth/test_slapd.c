@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -703,6 +704,72 @@ static void service_account(void **state)
     gw_arena_release(&o.a);
 }
 
+/* How often a text is in our memory, but for one page. The needle is given turned round, not to be
+ * found itself. */
+static size_t copies_in_memory(const char *turned, size_t n, const void *page)
+{
+    char line[512];
+    static char chunk[65536 + 64];
+    size_t found = 0;
+    unsigned long from, to;
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int mem = open("/proc/self/mem", O_RDONLY);
+
+    assert_true(maps != NULL && mem >= 0 && n < 64);
+    while (fgets(line, sizeof(line), maps) != NULL) {
+        if (sscanf(line, "%lx-%lx rw", &from, &to) != 2 || strstr(line, " rw") == NULL ||
+            strstr(line, "[v") != NULL || to - from > 1ul << 30 /* a sanitizer's shadow */ ||
+            from == (unsigned long)page) {
+            continue;
+        }
+        for (unsigned long at = from; at < to; at += 65536) {
+            ssize_t got =
+                pread(mem, chunk, sizeof(chunk) < to - at ? sizeof(chunk) : to - at, (off_t)at);
+            for (ssize_t i = 0; i + (ssize_t)n <= got && i < 65536; i++) {
+                size_t same = 0;
+                while (same < n && chunk[i + (ssize_t)same] == turned[n - 1 - same]) {
+                    same++;
+                }
+                bool ours = at + (unsigned long)i >= (unsigned long)chunk &&
+                            at + (unsigned long)i < (unsigned long)chunk + sizeof(chunk);
+                found += same == n && !ours;
+            }
+        }
+    }
+    close(mem);
+    fclose(maps);
+    return found;
+}
+
+/* After a login no copy of the password is left that the library or we made. */
+static void password_is_wiped(void **state)
+{
+    static const char turned[] =
+        "htims-fo-wp"; /* pw-of-smith: no other test's buffer may still hold it */
+    const size_t n = sizeof(turned) - 1;
+
+    for (enum mode mode = PLAIN; mode <= LDAPS; mode++) {
+        struct auth_ldap_server s = server(mode);
+        struct auth_ldap d = directory(&s, mode);
+        struct outcome o;
+        char *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+        assert_true(page != MAP_FAILED);
+        for (size_t i = 0; i < n; i++) {
+            page[i] = turned[n - 1 - i];
+        }
+        size_t before = copies_in_memory(turned, n, page);
+        login(&o, &d, GW_STR("smith"), (struct gw_str){page, n});
+        expect(&o, GW_OK, NULL);
+        size_t after = copies_in_memory(turned, n, page);
+        if (after > before) {
+            fail_msg("mode %d: %zu copies more", (int)mode, after - before);
+        }
+        gw_arena_release(&o.a);
+        munmap(page, 4096);
+    }
+}
+
 /* The last: the server goes, and the next in the list is asked. */
 static void failover(void **state)
 {
@@ -733,15 +800,11 @@ static void failover(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_transport),
-        cmocka_unit_test(verification),
-        cmocka_unit_test(people_and_passwords),
-        cmocka_unit_test(group_modes),
-        cmocka_unit_test(direct_bind),
-        cmocka_unit_test(refresh),
-        cmocka_unit_test(refresh_suspended),
-        cmocka_unit_test(service_account),
-        cmocka_unit_test(failover),
+        cmocka_unit_test(every_transport),      cmocka_unit_test(verification),
+        cmocka_unit_test(people_and_passwords), cmocka_unit_test(group_modes),
+        cmocka_unit_test(direct_bind),          cmocka_unit_test(refresh),
+        cmocka_unit_test(refresh_suspended),    cmocka_unit_test(service_account),
+        cmocka_unit_test(password_is_wiped),    cmocka_unit_test(failover),
     };
     return cmocka_run_group_tests(tests, start_slapd, stop_slapd);
 }

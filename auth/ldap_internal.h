@@ -1,18 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * auth/directory.h - what the LDAP files of this room share. libldap's own types stay in
+ * auth/ldap_internal.h - what the LDAP files of this room share. libldap's own types stay in
  * ldap_link.c and ldap_text.c.
  *
  *   ldap_text.c    templates, filters, DNs, URLs: the quoters            pure
  *   ldap_entry.c   one entry -> one subject, account states              pure
+ *   ldap_gate.c    the shapes of messages that libldap may see           pure
  *   ldap_link.c    one connection: our socket and TLS, libldap as codec
  *   ldap_groups.c  direct and nested groups over a link
  *   ldap.c         login, refresh, probe: which server, in which order
  *
  * Names start with dir_ because libldap exports everything that starts with ldap_.
  */
-#ifndef AUTH_DIRECTORY_H
-#define AUTH_DIRECTORY_H
+#ifndef AUTH_LDAP_INTERNAL_H
+#define AUTH_LDAP_INTERNAL_H
 
 #include "auth/auth_internal.h"
 
@@ -75,6 +76,29 @@ int dir_entry_subject(const struct dir_entry *e, const struct auth_ldap *d, int6
 /* The filter part that finds this id again: (entryUUID=...). */
 int dir_id_filter(struct gw_buf *out, const struct auth_ldap *d, struct gw_str source_id,
                   struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- ldap_gate.c ---- */
+
+enum {
+    DIR_OP_BIND = 0x61,
+    DIR_OP_ENTRY = 0x64,
+    DIR_OP_DONE = 0x65,
+    DIR_OP_REFERENCE = 0x73,
+    DIR_OP_EXTENDED = 0x78
+};
+
+struct dir_message {
+    int id;
+    uint8_t op;        /* one of DIR_OP_ */
+    int code;          /* result code; 0 for entries and references */
+    struct gw_str oid; /* responseName, borrowed from the message; empty if there is none */
+};
+
+/* How many bytes the message needs, as far as its first n bytes tell; n itself: it is whole. wrong:
+ * it is no message. */
+size_t dir_gate_need(const uint8_t *p, size_t n, bool *wrong);
+/* false: not a message that a directory may send us. */
+bool dir_gate_open(struct gw_str pdu, struct dir_message *out);
 
 /* ---- ldap_link.c ---- */
 
