@@ -218,8 +218,8 @@ struct cache_source {
  * now, open the blob; GW_IO; GW_NO_MEMORY */
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
                       uint64_t size, struct gw_error *err) GW_MUST_CHECK;
-/* Job. Makes part and map (space is checked first); somebody else's live one is GW_OK. @return
- * GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour);
+/* Job. Makes part and map (space is checked first) and begins to fetch; somebody else's live one is
+ * GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour);
  * GW_UNAVAILABLE (being fetched with another size) */
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
@@ -231,7 +231,7 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
  * @param begun bytes of this response sent so far
  * @param avail out: 0: none yet, wait for the eventfd (a tick of 250 ms covers a lost wake)
  * @return GW_OK; GW_UNAVAILABLE (upstream failed; err says how); GW_FORBIDDEN (the Hub refuses the
- * file: err->sys is 401 or 403); GW_CORRUPT (dropped: cut the connection); GW_IO
+ * file: err->sys is 401 or 403); GW_CORRUPT (dropped: cut the connection); GW_IO; GW_CANCELLED
  */
 int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
                       uint64_t *avail, struct gw_error *err) GW_MUST_CHECK;
@@ -239,8 +239,9 @@ int cache_reader_fd(const struct cache_reader *r); /* borrowed, for sendfile(2) 
 /* Loop. A client that leaves does not stop the fill. NULL is fine. */
 void cache_reader_close(struct cache_reader *r);
 
-/* Loop, after a wake and on each tick: re-arms the eventfd, adopts fills of dead owners, and names
- * the next job that a fill of this worker needs (a hash step, publishing). @return GW_OK: run
+/* Loop, after a wake and on each tick: re-arms the eventfd and names the next job that a fill of
+ * this worker needs (a hash step, publishing); fills of dead owners are adopted by the fetcher and
+ * by readers that wait. want->key is good until that job ends. @return GW_OK: run
  * cache_fill_job with want->key in a DISK job, call again; GW_NOT_FOUND: nothing to do. Until that
  * job ended its key is not given out again. */
 int cache_tick(struct cache *c, struct gw_want *want);

@@ -168,6 +168,11 @@ size_t fill_snapshot(struct fill_table *t, struct fill ***array, size_t *cap)
 
 /* ---- who owns it ---- */
 
+static bool leaving(const struct fill_table *t)
+{
+    return atomic_load(&t->stopping) || atomic_load(&t->cache->leaving);
+}
+
 static uint64_t owner_word(uint64_t zone, unsigned slot, uint32_t generation)
 {
     return (zone & 0xffffff) << 40 | (uint64_t)(slot + 1) << 32 | generation;
@@ -253,7 +258,7 @@ bool fill_claim(struct fill *f, bool fresh)
     bool ours = false, adopted;
     uint64_t was, failed;
 
-    if (t->fetcher == NULL || atomic_load(&t->stopping) || fill_ended(f)) {
+    if (t->fetcher == NULL || leaving(t) || fill_ended(f)) {
         return false;
     }
     was = atomic_load(&live->owner);
@@ -494,7 +499,7 @@ int cache_tick(struct cache *c, struct gw_want *want)
 
     cache_wake_rearm(c->shared, c->slot);
     cache_index_tick(c);
-    if (t == NULL || atomic_load(&t->stopping)) {
+    if (t == NULL || leaving(t)) {
         return GW_NOT_FOUND;
     }
     pthread_mutex_lock(&t->mutex);
@@ -615,7 +620,7 @@ static int hash_step(struct fill *f, uint8_t *buffer, struct gw_error *err)
     map_hash_load(&f->map, &s);
     begun = s.bytes;
     end = there - begun > FILL_STEP ? begun + FILL_STEP : there;
-    while (s.bytes < end && !atomic_load(&t->stopping)) {
+    while (s.bytes < end && !leaving(t)) {
         size_t n = end - s.bytes < READ_BYTES ? (size_t)(end - s.bytes) : READ_BYTES;
 
         if (gw_pread_all(f->map.part_fd, buffer, n, s.bytes, &why) != GW_OK) {
@@ -655,7 +660,7 @@ static int hash_git(struct fill *f, uint8_t *buffer, struct gw_error *err)
     while (at < h->size) {
         size_t n = h->size - at < READ_BYTES ? (size_t)(h->size - at) : READ_BYTES;
 
-        if (atomic_load(&f->table->stopping)) {
+        if (leaving(f->table)) {
             return gw_fail(err, GW_CANCELLED, 0, "leaving");
         }
         if (gw_pread_all(f->map.part_fd, buffer, n, at, &why) != GW_OK) {
