@@ -168,9 +168,8 @@ static ber_slen_t on_write(Sockbuf_IO_Desc *io, void *p, ber_len_t n)
         return wire_failed(l);
     }
     ptrdiff_t done = gw_conn_write(l->conn, p, n, &l->wire);
-    if (l->secret) {
-        gw_wipe(
-            p, n); /* libldap's own copy; it keeps the buffer for chasing referrals, which is off */
+    if (l->secret) { /* libldap's own copy, which it keeps for chasing referrals */
+        gw_wipe(p, n);
     }
     return done < 0 ? wire_failed(l) : done;
 }
