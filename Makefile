@@ -6,7 +6,7 @@ CC       ?= cc
 NGINX_SRC ?=
 ROOMS    := base policy auth hub cache repo config gateway
 
-PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2
+PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2 zlib
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter
 HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
 OPT      ?= -O2 $(HARDEN)

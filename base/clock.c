@@ -2,7 +2,6 @@
 /* base/clock.c - reading the clocks, and the text forms of dates, durations and sizes. */
 #include "base/clock.h"
 
-#include <stdio.h>
 #include <time.h>
 
 #define DAY_MS (INT64_C(86400) * 1000)
@@ -49,11 +48,19 @@ static void civil_from_days(int64_t days, int *year, unsigned *month, unsigned *
     *year = (int)(yoe + era * 400 + (*month <= 2));
 }
 
+/* Once for each audit record, so without printf. */
+static void put_digits(char *out, size_t n, unsigned v)
+{
+    while (n-- > 0) {
+        out[n] = (char)('0' + v % 10);
+        v /= 10;
+    }
+}
+
 void gw_iso_format(char out[GW_ISO_LEN + 1], int64_t wall_ms)
 {
     const int64_t first = days_from_civil(0, 1, 1) * DAY_MS;
     const int64_t last = days_from_civil(10000, 1, 1) * DAY_MS - 1;
-    char text[64];
     int64_t days, ms;
     unsigned month, day;
     int year;
@@ -66,10 +73,14 @@ void gw_iso_format(char out[GW_ISO_LEN + 1], int64_t wall_ms)
         days--;
     }
     civil_from_days(days, &year, &month, &day);
-    snprintf(text, sizeof(text), "%04d-%02u-%02uT%02d:%02d:%02d.%03dZ", year, month, day,
-             (int)(ms / 3600000), (int)(ms / 60000 % 60), (int)(ms / 1000 % 60), (int)(ms % 1000));
-    memcpy(out, text, GW_ISO_LEN);
-    out[GW_ISO_LEN] = '\0';
+    memcpy(out, "YYYY-MM-DDThh:mm:ss.mmmZ", GW_ISO_LEN + 1);
+    put_digits(out, 4, (unsigned)year);
+    put_digits(out + 5, 2, month);
+    put_digits(out + 8, 2, day);
+    put_digits(out + 11, 2, (unsigned)(ms / 3600000));
+    put_digits(out + 14, 2, (unsigned)(ms / 60000 % 60));
+    put_digits(out + 17, 2, (unsigned)(ms / 1000 % 60));
+    put_digits(out + 20, 3, (unsigned)(ms % 1000));
 }
 
 /* n digits at the front of s, taken off. */

@@ -2,6 +2,8 @@
 /* base/encode.c - bytes to text and back. */
 #include "base/encode.h"
 
+#include <zlib.h>
+
 #include "base/sha.h"
 
 static const char hex_digits[] = "0123456789abcdef";
@@ -177,20 +179,7 @@ bool gw_base62_random(char *out, size_t width)
 
 uint32_t gw_crc32(uint32_t crc, const void *bytes, size_t n)
 {
-    /* of each half byte, reflected polynomial 0xedb88320 */
-    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac,
-                                       0x76dc4190, 0x6b6b51f4, 0x4db26158, 0x5005713c,
-                                       0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
-                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
-    const unsigned char *p = bytes;
-
-    crc = ~crc;
-    for (size_t i = 0; i < n; i++) {
-        crc ^= p[i];
-        crc = crc >> 4 ^ table[crc & 15];
-        crc = crc >> 4 ^ table[crc & 15];
-    }
-    return ~crc;
+    return (uint32_t)crc32_z(crc, bytes, n);
 }
 
 bool gw_percent_decode(struct gw_arena *a, struct gw_str in, bool plus_is_space, struct gw_str *out)

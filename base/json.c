@@ -179,7 +179,7 @@ void gw_json_put_string(struct gw_buf *out, struct gw_str text)
     gw_buf_add_char(out, '"');
     while (i < text.n) {
         unsigned char c = (unsigned char)text.p[i];
-        struct gw_str rest = gw_str_sub(text, i, text.n);
+        struct gw_str rest;
         bool is_separator;
         size_t n;
 
@@ -187,6 +187,7 @@ void gw_json_put_string(struct gw_buf *out, struct gw_str text)
             i++;
             continue;
         }
+        rest = gw_str_sub(text, i, text.n);
         n = gw_utf8_char(rest);
         /* U+2028 and U+2029: line ends in JavaScript before ES2019 */
         is_separator = gw_str_eq_c(gw_str_sub(rest, 0, 3), "\u2028") ||

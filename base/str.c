@@ -263,6 +263,21 @@ void gw_buf_add_char(struct gw_buf *b, char c)
     b->p[b->n] = '\0';
 }
 
+void gw_buf_add_i64(struct gw_buf *b, int64_t v)
+{
+    char text[24], *p = text + sizeof(text);
+    uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+
+    do {
+        *--p = (char)('0' + u % 10);
+        u /= 10;
+    } while (u != 0);
+    if (v < 0) {
+        *--p = '-';
+    }
+    gw_buf_add(b, (struct gw_str){p, (size_t)(text + sizeof(text) - p)});
+}
+
 void gw_buf_addf(struct gw_buf *b, const char *fmt, ...)
 {
     va_list args;

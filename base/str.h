@@ -63,6 +63,7 @@ void gw_buf_init(struct gw_buf *b, size_t max);
 void gw_buf_add(struct gw_buf *b, struct gw_str s); /* s is not a part of b */
 void gw_buf_add_c(struct gw_buf *b, const char *nul_terminated);
 void gw_buf_add_char(struct gw_buf *b, char c);
+void gw_buf_add_i64(struct gw_buf *b, int64_t v); /* decimal */
 void gw_buf_addf(struct gw_buf *b, const char *fmt, ...) GW_PRINTF(2, 3);
 void gw_buf_reset(struct gw_buf *b); /* empty again, memory kept, failed cleared */
 /* GW_OK or GW_TOO_LARGE (no memory counts as it). */

@@ -22,7 +22,7 @@ static void put_text(struct gw_buf *out, const char *key, struct gw_str value, s
 static void put_number(struct gw_buf *out, const char *key, long long value)
 {
     gw_json_put_key(out, key);
-    gw_buf_addf(out, "%lld", value);
+    gw_buf_add_i64(out, value);
 }
 
 static void put_subject(struct gw_buf *out, const struct gateway_state *st)
@@ -54,14 +54,9 @@ static void put_resource(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '{');
     put_text(out, "hub", st->private_repo ? GW_STR("private") : GW_STR("public"), 16);
     put_text(out, "type", o->type, 16);
-    gw_json_put_key(out, "repo");
-    struct gw_buf repo;
-    gw_buf_init(&repo, 512);
     if (!gw_str_eq_c(o->ns, "_"))
-        gw_buf_addf(&repo, GW_STR_FMT "/", GW_STR_ARG(o->ns));
-    gw_buf_add(&repo, o->name);
-    gw_json_put_string(out, gw_buf_str(&repo));
-    gw_buf_release(&repo);
+        put_text(out, "namespace", o->ns, 96);
+    put_text(out, "name", o->name, 96);
     put_text(out, "revision", o->revision, HUB_REVISION_MAX);
     if (o->commit.n)
         put_text(out, "commit", o->commit, 40);
@@ -104,7 +99,8 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
         return;
     }
     gw_iso_format(iso, st->started_ms);
-    gw_buf_addf(out, "{\"v\":1,\"time\":\"%s\"", iso);
+    gw_buf_add_c(out, "{\"v\":1");
+    put_text(out, "time", gw_str_c(iso), GW_ISO_LEN);
     put_text(out, "request", req->id, 64);
     put_text(out, "event",
              gw_str_c(st->parse_status == GW_OK ? hub_route_name(st->target.route) : "unknown"),

@@ -129,6 +129,7 @@ int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the configuration");
     gw_arena_init(&s->secrets, 4u << 20);
     gw_arena_keep_secret(&s->secrets);
+    auth_ldap_start(); /* here, while there is one thread and nobody waits */
     rc = config_load(&s->config, config_path, err);
     if (rc == GW_OK)
         rc = load_policy(s, report, err);

@@ -107,9 +107,6 @@ ngx_http_hubgate_config(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         return NGX_CONF_ERROR;
     }
 
-    /* libldap must not read ldaprc files or LDAP* variables of its own */
-    setenv("LDAPNOINIT", "1", 1);
-
     gw_buf_init(&report, 64 * 1024);
 
     if (gateway_snapshot_load(&hmcf->snapshot, (char *) hmcf->file.data,

@@ -222,7 +222,6 @@ int main(int argc, char **argv)
     int n = 0, used;
 
     (void)setrlimit(RLIMIT_CORE, &no_core); /* secrets are in our memory */
-    (void)setenv("LDAPNOINIT", "1", 1);     /* no ldaprc of anybody */
     if (words == NULL)
         return cli_error("no memory");
     for (int i = 1; i < argc; i++) {
