@@ -322,7 +322,7 @@ ngx_http_hubgate_deadline(ngx_event_t *ev)
     ctx = ngx_http_get_module_ctx((ngx_http_request_t *) c->data,
                                   ngx_http_hubgate_module);
 
-    if (ctx->is_waiting) {             /* for bytes of a fill: look again */
+    if (ctx->ans.kind == GATEWAY_PART) {   /* bytes of a fill: look again */
         ngx_post_event(c->write, &ngx_posted_events);
         return;
     }

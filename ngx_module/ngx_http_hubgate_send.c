@@ -453,7 +453,13 @@ ngx_http_hubgate_part_write(ngx_http_request_t *r)
         ngx_del_timer(wev);
     }
 
-    /* one fast reader does not own the worker: the rest in the next turn */
+    /*
+     * One fast reader does not own the worker: the rest in the next turn. The
+     * timer keeps an exiting worker until then: nginx leaves as soon as there
+     * is none, whatever is posted.
+     */
+
+    ngx_add_timer(&ctx->timer, NGX_HTTP_HUBGATE_LOOK);
 
     ngx_post_event(wev, &ngx_posted_next_events);
 }
