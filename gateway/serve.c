@@ -111,7 +111,8 @@ static bool if_range_fails(const struct gateway_request *req, struct gw_str dige
     return req->if_range.n && !gw_str_eq(gw_str_sub(req->if_range, 1, req->if_range.n - 2), digest);
 }
 
-/* A resumed download must not join bytes of two generations after a mismatch (design: proof). */
+/* A resumed download must not join bytes of two generations after a mismatch (design: proof), also
+ * when the second one is whole by now. */
 static int after_mismatch(struct gateway *gw, struct gateway_request *req,
                           struct gateway_answer *ans, struct gw_str digest, uint64_t size,
                           enum range_kind *kind, uint64_t first, bool open)
@@ -196,10 +197,18 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
 {
     struct gw_want want;
     struct gw_error err;
-    uint64_t size;
+    uint64_t size, first = 0, end;
     int64_t modified_s;
+    enum range_kind asked = RANGE_NONE, kind;
+    bool open = false;
     int fd, rc;
 
+    if (req->range.n && !if_range_fails(req, digest_of(e)))
+        asked = range_parse(req->range, e->size, &first, &end, &open);
+    kind = asked;
+    rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
+    if (rc != GW_AGAIN)
+        return rc;
     rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
     if (rc == GW_OK && size != e->size) { /* cut short on disk, or never what upstream lists */
         close(fd);
@@ -211,7 +220,7 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
         ans->kind = GATEWAY_BLOB;
         ans->fd = fd;
         ans->size = size;
-        ans->ranges = true;
+        ans->ranges = kind == asked; /* else the whole, for who starts anew on it */
         return GW_OK;
     }
     if (rc != GW_NOT_FOUND)
