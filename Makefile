@@ -83,7 +83,8 @@ asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's so
 	HUBGATE_MODULE="$(abspath $(ASAN)/ngx_http_hubgate_module.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
-test: ## check and e2e
+test: ## check and e2e; installs what they need first (Debian 12)
+	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
 
 format: ## lay out the C sources (not ngx_module/, which keeps nginx's style)
