@@ -226,7 +226,7 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
 /**
  * Loop. Bytes readable from offset on, now; if none, asks for them (claims a fill that nobody owns)
  * and arranges that this worker's eventfd is written when there are more. Holds back the last
- * granule of a long response until the digest is right.
+ * granule of a whole or long response until the digest is right.
  * @param end   one past the last byte of this response
  * @param begun bytes of this response sent so far
  * @param avail out: 0: none yet, wait for the eventfd (a tick of 250 ms covers a lost wake)

@@ -74,9 +74,10 @@ static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t en
         if (r->fill->table->cache->options.verify_before) {
             return 0;
         }
-        /* A client that resumes after a cut cannot have got the last byte of wrong content: design
-         * 4, proof. */
-        if (end == size && begun + (end - offset) > FILL_HOLD_BACK) {
+        /* No response is the whole file and wrong, and a client that resumes after a cut cannot
+         * have got the last byte of wrong content: design 4, proof. Only a short tail goes at
+         * once. */
+        if (end == size && (begun == offset || begun + (end - offset) > FILL_HOLD_BACK)) {
             limit = (size - 1) / CACHE_GRANULE * CACHE_GRANULE;
         }
     }
