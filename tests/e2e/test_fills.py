@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Callable
 
+import pytest
 from downloads import GRANULE, MIB, Download, blob, forget, fresh, sha256, slice_of, whole
 
 from tests.lab import procs
@@ -118,13 +119,14 @@ def test_nobody_waits_for_the_killed_owner(make_world: Callable[..., World], hub
 
 # proof
 
-def test_wrong_bytes_of_a_large_file(module_world: World, hub: HubProcess) -> None:
+@pytest.mark.parametrize("size", [2 * MIB + 5, 20 * MIB])
+def test_wrong_bytes_of_a_large_file(module_world: World, hub: HubProcess, size: int) -> None:
     """One bit is wrong once: no client gets a complete body that is wrong, the log says so, and the second fetch is right."""
-    facts = fresh(hub, 20 * MIB)
-    hub.fault(facts["sha256"], wrong_bytes=[7 * MIB], times=1)
-    clients = [Download(module_world, facts["main"]).done() for _ in range(1)]
+    facts = fresh(hub, size)
+    hub.fault(facts["sha256"], wrong_bytes=[MIB + 7], times=1)
+    clients = [Download(module_world, facts["main"]) for _ in range(3)]
     for client in clients:
-        assert not client.clean or client.sha256 == facts["sha256"]
+        assert not client.done().clean or client.sha256 == facts["sha256"]
     module_world.nginx.wait_log(f"{facts['sha256'][:12]}.*do not have this digest")
     again = Download(module_world, facts["main"]).done()
     assert again.clean and again.sha256 == facts["sha256"]
