@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* tests/unit/gateway/gateway_fixture.h - a whole gateway in a temporary folder, without nginx: jobs
- * are held until the test runs them, or ends them as it likes. Nothing listens where upstream is. */
+ * are held until the test runs them, or ends them as it likes. Nothing listens where upstream is.
+ */
 #ifndef TESTS_UNIT_GATEWAY_FIXTURE_H
 #define TESTS_UNIT_GATEWAY_FIXTURE_H
 

@@ -188,7 +188,8 @@ static void test_ref(void **state)
 /* Pages of trees: the next cursor and the JSON. */
 static void test_page(void **state)
 {
-    static const char *const bad[] = {"", "1", "x\n", "-1\n", "5\nabc", "99999999999999999999\nabc"};
+    static const char *const bad[] = {"",     "1",      "x\n",
+                                      "-1\n", "5\nabc", "99999999999999999999\nabc"};
     struct gw_str page, next, json;
     struct gw_arena a;
 
