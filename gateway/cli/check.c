@@ -119,7 +119,7 @@ int cli_reload(struct cli *cli)
         return cli_error("%s: not a pid file", path);
     }
     fclose(f);
-    s = cli_snapshot(&(struct cli){.config_path = cli->config_path});
+    s = cli_snapshot(&(struct cli){.config_path = cli->config_path, .keep_rights = true});
     if (s == NULL)
         return 2;
     gateway_snapshot_free(s);

@@ -64,6 +64,9 @@ def test_the_first_hour(folder: Path, tmp_path: Path) -> None:
     assert again.returncode == 0 and again.stdout.splitlines()[0] == "It runs already." and public in again.stdout
     rules = folder / "policy.d" / "acme.yaml"
     rules.write_text(rules.read_text().replace("Ask ann@example.org to be added.", "Ask at the desk."))
+    reloaded = paste(f"build/hubgate -c {folder}/hubgate.yaml reload --pid-file {folder}/nginx.pid", tmp_path)
+    assert reloaded.returncode == 0, reloaded.stderr
+    procs.wait_until("the new rules", lambda: "Ask at the desk." in quickstart(folder).stdout)
     stopped = quickstart(folder, "--stop")
     assert stopped.returncode == 0 and not procs.living_in(folder), stopped.stdout
     assert "nothing" in quickstart(folder, "--stop").stdout
