@@ -4,6 +4,8 @@
 BUILD    ?= build
 CC       ?= cc
 NGINX_SRC ?=
+# make V= shows the commands
+V ?= @
 ROOMS    := base policy auth hub cache repo config gateway
 
 PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2 zlib
@@ -15,6 +17,10 @@ CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   += -std=c11 -g -fPIC -fvisibility=hidden -pthread $(OPT) $(SANITIZE) $(WARN)
 LDFLAGS  += -Wl,-z,relro,-z,now $(SANITIZE)
 LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+
+ifneq ($(shell pkg-config --exists $(PKGS) 2>/dev/null && echo yes),yes)
+$(warning some libraries are missing ($(PKGS)): run deploy/install-deps)
+endif
 
 room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
@@ -29,24 +35,26 @@ help: ## this list
 # ---- rooms: one static archive each ----
 define room_rules
 $(call room_lib,$(1)): $(patsubst %.c,$(BUILD)/obj/%.o,$(call room_c,$(1)))
-	@mkdir -p $$(@D); rm -f $$@
-	ar rcs $$@ $$^
+	@mkdir -p $$(@D); rm -f $$@; echo '  AR  $$@'
+	@ar rcs $$@ $$^
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rules,$(r))))
 
 $(BUILD)/obj/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	@mkdir -p $(@D); echo '  CC  $<'
+	$(V)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 # ---- the command ----
 command: $(BUILD)/hubgate ## build the hubgate command
 $(BUILD)/hubgate: $(patsubst %.c,$(BUILD)/obj/%.o,$(sort $(wildcard gateway/cli/*.c))) $(LIBS_ALL)
-	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
+	@echo '  LD  $@'
+	$(V)$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LIBS)
 
 # ---- the module: built by nginx's own configure, against the headers that are installed or NGINX_SRC ----
 module: $(BUILD)/ngx_http_hubgate_module.so ## build the nginx module
 $(BUILD)/ngx_http_hubgate_module.so: $(LIBS_ALL) $(wildcard ngx_module/*)
-	NGINX_SRC="$(NGINX_SRC)" BUILD="$(abspath $(BUILD))" MODULE_LIBS="$(abspath $(LIBS_ALL)) $(LIBS)" SANITIZE="$(SANITIZE)" ngx_module/build
+	@echo '  LD  $@'
+	@NGINX_SRC="$(NGINX_SRC)" BUILD="$(abspath $(BUILD))" MODULE_LIBS="$(abspath $(LIBS_ALL)) $(LIBS)" SANITIZE="$(SANITIZE)" ngx_module/build
 	@test -s $@
 
 # ---- unit tests: tests/unit/<room>/test_*.c; fuzzers: tests/fuzz/fuzz_<room>_*.c. Each links its room and base (gateway: all) ----
@@ -57,11 +65,11 @@ TEST_CC   = $(CC) $(CPPFLAGS) $(CFLAGS) -Wno-missing-prototypes $(LDFLAGS) -MMD 
 room_libs = $(if $(filter gateway,$(1)),$(LIBS_ALL),$(if $(filter base,$(1)),,$(call room_lib,$(1))) $(call room_lib,base))
 define test_rules
 $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call room_libs,$(1))
-	@mkdir -p $$(@D)
-	$$(TEST_CC) -o $$@ $$< $(call room_libs,$(1)) $$(LIBS) -lcmocka
+	@mkdir -p $$(@D); echo '  LD  $$@'
+	$$(V)$$(TEST_CC) -o $$@ $$< $(call room_libs,$(1)) $$(LIBS) -lcmocka
 $(BUILD)/fuzz/fuzz_$(1)_%: tests/fuzz/fuzz_$(1)_%.c tests/fuzz/driver.c $(call room_libs,$(1))
-	@mkdir -p $$(@D)
-	$$(TEST_CC) -o $$@ $$< tests/fuzz/driver.c $(call room_libs,$(1)) $$(LIBS)
+	@mkdir -p $$(@D); echo '  LD  $$@'
+	$$(V)$$(TEST_CC) -o $$@ $$< tests/fuzz/driver.c $(call room_libs,$(1)) $$(LIBS)
 endef
 $(foreach r,$(ROOMS),$(eval $(call test_rules,$(r))))
 unit: $(UNIT_BIN) ## run the unit tests

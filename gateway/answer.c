@@ -77,6 +77,19 @@ int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct 
     return GW_OK;
 }
 
+void answer_link_next(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      struct gw_str cursor)
+{
+    struct gateway_state *st = req->state;
+    struct gw_buf link;
+
+    gw_buf_init(&link, 4 * HUB_TARGET_MAX);
+    hub_put_link_next(&link, request_public_url(gw, req), &st->target, cursor);
+    if (!link.failed)
+        ANSWER_HEADER(ans, "Link", gw_arena_dup(&st->arena, gw_buf_str(&link)));
+    gw_buf_release(&link);
+}
+
 static const char *reason_name(enum hub_reason why)
 {
     static const char *const names[HUB_REASON_COUNT] = {

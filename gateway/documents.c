@@ -88,12 +88,11 @@ int document_tree(struct gateway *gw, struct gateway_request *req, struct gatewa
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
     const struct hub_target *t = &st->target;
-    struct gw_str commit, page = GW_STR("0."), next, json, flags, limit, url;
+    struct gw_str commit, page = GW_STR("0."), next, json, flags, limit;
     struct cache_record rec;
     struct gw_error err;
     struct resolved r;
     struct fact f = {.kind = CACHE_TREE, .life = FACT_FOREVER};
-    struct gw_buf link;
     int rc = resolve_commit(gw, req, ans, &r);
 
     if (rc != GW_OK)
@@ -127,16 +126,10 @@ int document_tree(struct gateway *gw, struct gateway_request *req, struct gatewa
         return answer_refuse(gw, req, ans, HUB_INTERNAL,
                              GW_STR("a record of the index cannot be read"), 0);
     ANSWER_HEADER(ans, "X-Repo-Commit", r.commit);
-    url = request_public_url(gw, req);
-    if (next.n) {
-        gw_buf_init(&link, 4 * HUB_TARGET_MAX);
-        hub_put_link_next(
-            &link, url, t,
+    if (next.n)
+        answer_link_next(
+            gw, req, ans,
             gw_arena_printf(a, GW_STR_FMT "." GW_STR_FMT, GW_STR_ARG(r.commit), GW_STR_ARG(next)));
-        if (!link.failed)
-            ANSWER_HEADER(ans, "Link", gw_arena_dup(a, gw_buf_str(&link)));
-        gw_buf_release(&link);
-    }
     return answer_json(req, ans, json);
 }
 
@@ -184,20 +177,6 @@ int document_paths(struct gateway *gw, struct gateway_request *req, struct gatew
 
 /* ---- refs, commits, discussions, treesize: upstream's document, or our own ---- */
 
-static struct gw_str route_target(struct gateway_request *req, const struct hub_target *t,
-                                  struct gw_str revision)
-{
-    struct gw_str out = {NULL, 0};
-    struct gw_buf b;
-
-    gw_buf_init(&b, 4 * HUB_TARGET_MAX);
-    hub_put_upstream_target(&b, t, revision);
-    if (!b.failed)
-        out = gw_arena_dup(&req->state->arena, gw_buf_str(&b));
-    gw_buf_release(&b);
-    return out;
-}
-
 int document_other(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
@@ -208,7 +187,6 @@ int document_other(struct gateway *gw, struct gateway_request *req, struct gatew
     struct gw_error err;
     struct resolved r;
     struct fact f = {.kind = CACHE_DOCUMENT};
-    struct gw_buf link;
     int rc = resolve_commit(gw, req, ans, &r);
 
     if (rc != GW_OK)
@@ -229,7 +207,7 @@ int document_other(struct gateway *gw, struct gateway_request *req, struct gatew
     } else {
         rev = t->route == HUB_COMMITS || t->route == HUB_TREESIZE ? r.commit : GW_STR("");
         f.life = FACT_TTL;
-        f.name = route_target(req, &r.target, rev);
+        f.name = upstream_target(a, &r.target, rev);
         f.want = (struct gw_want){.peer = GW_PEER_UPSTREAM,
                                   .key = FACT_JOIN(a, GW_STR("document"), f.name)};
     }
@@ -246,13 +224,8 @@ int document_other(struct gateway *gw, struct gateway_request *req, struct gatew
                              GW_STR("a record of the index cannot be read"), 0);
     if (rec.detail > 0)
         ANSWER_HEADER(ans, "X-Total-Count", gw_arena_printf(a, "%d", rec.detail));
-    if (next.n) {
-        gw_buf_init(&link, 4 * HUB_TARGET_MAX);
-        hub_put_link_next(&link, request_public_url(gw, req), t, next);
-        if (!link.failed)
-            ANSWER_HEADER(ans, "Link", gw_arena_dup(a, gw_buf_str(&link)));
-        gw_buf_release(&link);
-    }
+    if (next.n)
+        answer_link_next(gw, req, ans, next);
     return answer_json(req, ans, json);
 }
 

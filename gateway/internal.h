@@ -206,6 +206,9 @@ int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gatewa
                   enum hub_reason why, struct gw_str detail, int retry_after_s);
 int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                    const struct gw_error *err); /* of a job */
+/* Link to the next page of this list, on this host. */
+void answer_link_next(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      struct gw_str cursor);
 int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json);
 void answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 struct gw_str request_public_url(const struct gateway *gw,
@@ -234,6 +237,10 @@ int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway
 int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                   const struct resolved *r, const struct gw_str *paths, size_t n,
                   struct hub_entry *entries, bool *found) GW_MUST_CHECK;
+
+/* The target to ask upstream, in the arena; p == NULL: no memory. */
+struct gw_str upstream_target(struct gw_arena *a, const struct hub_target *t,
+                              struct gw_str revision);
 
 /* documents.c: routes that answer JSON; serve.c: routes that answer bytes. GW_OK: *ans; GW_AGAIN */
 int document_info(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* jobs_private.c - facts of private repositories: the same records as for public ones, read from
  * repo/. Job threads. */
-#include "gateway/internal.h"
+#include "gateway/jobs.h"
 #include "gateway/record.h"
 
 #include <stdio.h>
@@ -9,20 +9,6 @@
 #include "base/alloc.h"
 
 #define COMMITS_PAGE 50u
-
-static int put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
-                   enum gw_status status, int detail, struct gw_str value)
-{
-    struct cache_put put = {
-        .kind = kind,
-        .name = name,
-        .record = {.status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value},
-    };
-
-    if (name.p == NULL || value.p == NULL)
-        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    return cache_put(job->gw->cache, &put, 1, &job->result.err);
-}
 
 static int open_repo(struct gateway_job *job, size_t first_field, struct repo **r)
 {
@@ -71,13 +57,13 @@ int job_private_ref(struct gateway_job *job)
         return gw_fail(&job->result.err, GW_INVALID, 0, "pref: fields");
     rc = open_repo(job, 1, &r);
     if (rc == GW_NOT_FOUND)
-        return put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+        return job_put(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
                        HUB_REPO_NOT_FOUND, GW_STR(""));
     if (rc != GW_OK)
         return rc;
     rc = repo_resolve(r, f[4], commit, &job->result.err);
     if (rc == GW_NOT_FOUND) {
-        rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+        rc = job_put(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
                      HUB_REVISION_NOT_FOUND, GW_STR(""));
     } else if (rc == GW_OK) {
         ref = (struct record_ref){gw_str_c(commit), repo_canonical_ns(r), repo_canonical_name(r)};
@@ -85,9 +71,9 @@ int job_private_ref(struct gateway_job *job)
         record_ref_encode(&b, &ref);
         value = gw_arena_dup(a, gw_buf_str(&b));
         gw_buf_release(&b);
-        rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_OK, 0, value);
+        rc = job_put(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_OK, 0, value);
         if (rc == GW_OK)
-            rc = put_one(job, CACHE_REF, FACT_JOIN(a, f[1], ref.ns, ref.name, ref.commit), GW_OK, 0,
+            rc = job_put(job, CACHE_REF, FACT_JOIN(a, f[1], ref.ns, ref.name, ref.commit), GW_OK, 0,
                          value);
     }
     repo_close(r);
@@ -197,7 +183,7 @@ int job_private_info(struct gateway_job *job)
     if (rc == GW_OK && keys.n)
         rc = hub_info_select(&selected, gw_buf_str(&doc), keys, &job->result.err);
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT,
+        rc = job_put(job, CACHE_DOCUMENT,
                      FACT_JOIN(&job->arena, GW_STR("info"), f[1], f[2], f[3], f[4], f[5]), GW_OK, 0,
                      gw_buf_str(keys.n ? &selected : &doc));
     repo_close(r);
@@ -225,7 +211,7 @@ static int flush_page(struct page_writer *w, bool more)
     gw_buf_add_char(&w->json, ']');
     rc = gw_buf_ok(&w->json, &w->job->result.err);
     if (rc == GW_OK)
-        rc = put_one(w->job, CACHE_TREE, FACT_JOIN(a, w->prefix, page), GW_OK, 0,
+        rc = job_put(w->job, CACHE_TREE, FACT_JOIN(a, w->prefix, page), GW_OK, 0,
                      tree_page_encode(a, next, gw_buf_str(&w->json)));
     w->page++;
     w->n = 0;
@@ -274,7 +260,7 @@ int job_private_tree(struct gateway_job *job)
     if (rc == GW_OK)
         rc = flush_page(&w, false);
     else if (rc == GW_NOT_FOUND)
-        rc = put_one(job, CACHE_TREE, FACT_JOIN(a, w.prefix, GW_STR("0.")), GW_NOT_FOUND,
+        rc = job_put(job, CACHE_TREE, FACT_JOIN(a, w.prefix, GW_STR("0.")), GW_NOT_FOUND,
                      job->result.err.sys == 1 ? HUB_REVISION_NOT_FOUND : HUB_ENTRY_NOT_FOUND,
                      GW_STR(""));
     repo_close(r);
@@ -302,7 +288,7 @@ int job_private_paths(struct gateway_job *job)
         name = FACT_JOIN(a, f[1], f[2], f[3], f[4], path);
         rc = repo_entry(r, commit, path, &e, &job->result.err);
         if (rc == GW_NOT_FOUND) {
-            rc = put_one(job, CACHE_FILE, name, GW_NOT_FOUND, HUB_ENTRY_NOT_FOUND, GW_STR(""));
+            rc = job_put(job, CACHE_FILE, name, GW_NOT_FOUND, HUB_ENTRY_NOT_FOUND, GW_STR(""));
             continue;
         }
         if (rc != GW_OK)
@@ -312,7 +298,7 @@ int job_private_paths(struct gateway_job *job)
         hub_entry_encode(&b, &h);
         value = gw_buf_str(&b);
         rc = b.failed ? gw_fail(&job->result.err, GW_TOO_LARGE, 0, "a path is too long")
-                      : put_one(job, CACHE_FILE, name, GW_OK, 0, value);
+                      : job_put(job, CACHE_FILE, name, GW_OK, 0, value);
     }
     repo_close(r);
     gw_buf_release(&b);
@@ -327,7 +313,7 @@ static int put_document(struct gateway_job *job, struct gw_buf *json, struct gw_
     int rc = gw_buf_ok(json, &job->result.err);
 
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_OK, (int)total,
+        rc = job_put(job, CACHE_DOCUMENT, job->key, GW_OK, (int)total,
                      tree_page_encode(&job->arena, next, gw_buf_str(json)));
     gw_buf_release(json);
     return rc;

@@ -3,108 +3,13 @@
  * jobs_public.c - facts of the public hub: each job makes the call that one fact needs and puts the
  * records that follow from it. Blocking, straight-line, in a job thread.
  */
-#include "gateway/internal.h"
+#include "gateway/jobs.h"
 #include "gateway/record.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "base/alloc.h"
 #include "base/encode.h"
 
 #define PATHS_HEAD_MAX 16u
-#define WHOLE_TREE_CALLS_MAX 500u
 #define SHARE_DOCUMENT_MAX (256u << 10)
-
-static bool target_of(struct gateway_job *job, enum hub_route route, struct hub_target *t)
-{
-    memset(t, 0, sizeof(*t));
-    t->route = route;
-    t->has_repo = true;
-    if (job->n_fields < 4 || !hub_type_parse(job->fields[1], &t->type))
-        return false;
-    t->ns = job->fields[2];
-    t->name = job->fields[3];
-    return true;
-}
-
-static struct gw_str put_target(struct gateway_job *job, const struct hub_target *t,
-                                struct gw_str revision)
-{
-    struct gw_str out = {NULL, 0};
-    struct gw_buf b;
-
-    gw_buf_init(&b, 4 * HUB_TARGET_MAX);
-    hub_put_upstream_target(&b, t, revision);
-    if (!b.failed)
-        out = gw_arena_dup(&job->arena, gw_buf_str(&b));
-    gw_buf_release(&b);
-    return out;
-}
-
-static int64_t call_deadline(const struct gateway_job *job)
-{
-    int64_t soon = gw_mono_ms() + GATEWAY_UPSTREAM_MS;
-
-    return soon < job->deadline_ms ? soon : job->deadline_ms;
-}
-
-static int call(struct gateway_job *job, struct cache_call *c,
-                int (*sink)(void *ctx, struct gw_str bytes), void *ctx, struct cache_reply *reply)
-{
-    c->deadline_ms = call_deadline(job);
-    if (c->target.p == NULL)
-        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    atomic_fetch_add(&job->gw->shared->cache.counters.upstream_calls, 1);
-    return cache_upstream_call(job->gw->cache, c, sink, ctx, reply, &job->arena, &job->result.err);
-}
-
-/* Upstream is well and does not like this one question (a cursor that a client made up): that must
- * not open the breaker for everybody. */
-static bool is_refusal(int status)
-{
-    return status >= 400 && status < 500 && status != 401 && status != 403 && status != 407 &&
-           status != 408 && status != 425 && status != 429;
-}
-
-/* An outage or a rate limit is the job's failure, not a fact to keep. */
-static int outage(struct gateway_job *job, const struct cache_reply *reply, enum hub_reason why)
-{
-    if (why == HUB_BUSY)
-        return gw_fail(&job->result.err, GW_UNAVAILABLE, 429,
-                       "upstream limits the rate of this gateway; retry later");
-    return gw_fail(&job->result.err, is_refusal(reply->status) ? GW_INVALID : GW_UNAVAILABLE,
-                   reply->status, "upstream answered %d%s" GW_STR_FMT, reply->status,
-                   reply->error_message.n ? ": " : "",
-                   GW_STR_ARG(gw_str_sub(reply->error_message, 0, 120)));
-}
-
-static bool is_outage(enum hub_reason why)
-{
-    return why != HUB_REPO_NOT_FOUND && why != HUB_REVISION_NOT_FOUND &&
-           why != HUB_ENTRY_NOT_FOUND && why != HUB_GATED_UPSTREAM;
-}
-
-static int put_one(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
-                   enum gw_status status, int detail, struct gw_str value)
-{
-    struct cache_put put = {
-        .kind = kind,
-        .name = name,
-        .record = {.status = status, .detail = detail, .checked_ms = gw_wall_ms(), .value = value},
-    };
-
-    if (name.p == NULL || value.p == NULL)
-        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    return cache_put(job->gw->cache, &put, 1, &job->result.err);
-}
-
-/* There is a next page, and no way to ask for it: better an error than a list cut short. */
-static int bad_link(struct gateway_job *job)
-{
-    return gw_fail(&job->result.err, GW_INVALID, 0,
-                   "upstream's Link to the next page cannot be read");
-}
 
 /* ---- info: the document, and what it says of name and commit ---- */
 
@@ -133,7 +38,7 @@ static int fetch_document(struct gateway_job *job, struct gw_str target, struct 
     d->reader = hub_doc_reader_new(&d->json);
     if (d->reader == NULL)
         return gw_fail(d->err, GW_NO_MEMORY, 0, "no memory");
-    rc = call(job, &c, feed_document, d, &d->reply);
+    rc = job_call(job, &c, feed_document, d, &d->reply);
     if (rc == GW_OK && d->reply.status / 100 == 2)
         rc = hub_doc_reader_finish(d->reader, d->err);
     if (rc == GW_OK && d->reply.status / 100 == 2)
@@ -206,10 +111,10 @@ static int put_no_repo(struct gateway_job *job, const struct cache_reply *reply,
 
     if (why == HUB_ENTRY_NOT_FOUND) /* a bare 404 of a repo's info is a missing repo */
         why = HUB_REPO_NOT_FOUND;
-    rc = put_one(job, CACHE_REF, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
+    rc = job_put(job, CACHE_REF, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
                  (int)why, text.p ? text : GW_STR(""));
     if (rc == GW_OK)
-        rc = put_one(job, CACHE_DOCUMENT, job->key, GW_NOT_FOUND, (int)why,
+        rc = job_put(job, CACHE_DOCUMENT, job->key, GW_NOT_FOUND, (int)why,
                      text.p ? text : GW_STR(""));
     return rc;
 }
@@ -223,22 +128,22 @@ int job_info(struct gateway_job *job)
     enum hub_reason why;
     int rc;
 
-    if (job->n_fields < 6 || !target_of(job, HUB_INFO, &t))
+    if (job->n_fields < 6 || !job_target(job, HUB_INFO, &t))
         return gw_fail(&job->result.err, GW_INVALID, 0, "info: fields");
     t.query = job->fields[5];
-    rc = fetch_document(job, put_target(job, &t, job->fields[4]), &d);
+    rc = fetch_document(job, job_upstream_target(job, &t, job->fields[4]), &d);
     if (rc != GW_OK)
         goto done;
     if (d.reply.status / 100 != 2) {
         why = hub_classify_upstream(d.reply.status, d.reply.error_code, d.reply.error_message);
-        rc = is_outage(why) ? outage(job, &d.reply, why) : put_no_repo(job, &d.reply, why);
+        rc = job_is_outage(why) ? job_outage(job, &d.reply, why) : put_no_repo(job, &d.reply, why);
         goto done;
     }
     sha = hub_doc_reader_sha(d.reader);
     id = hub_doc_reader_id(d.reader);
     if (sha.n == 0 && t.query.n) { /* "expand" without sha: the commit is asked for apart */
         t.query = GW_STR("");
-        rc = fetch_document(job, put_target(job, &t, job->fields[4]), &whole);
+        rc = fetch_document(job, job_upstream_target(job, &t, job->fields[4]), &whole);
         if (rc != GW_OK)
             goto done;
         sha = hub_doc_reader_sha(whole.reader);
@@ -247,9 +152,9 @@ int job_info(struct gateway_job *job)
         rc = gw_fail(&job->result.err, GW_INVALID, 0, "upstream's answer has no commit (\"sha\")");
         goto done;
     }
-    rc = put_one(job, CACHE_DOCUMENT, job->key, GW_OK, 0, gw_buf_str(&d.json));
+    rc = job_put(job, CACHE_DOCUMENT, job->key, GW_OK, 0, gw_buf_str(&d.json));
     if (rc == GW_OK && d.json.n <= SHARE_DOCUMENT_MAX && !gw_str_eq(sha, job->fields[4]))
-        rc = put_one(job, CACHE_DOCUMENT,
+        rc = job_put(job, CACHE_DOCUMENT,
                      FACT_JOIN(&job->arena, GW_STR("info"), job->fields[1], job->fields[2],
                                job->fields[3], sha, job->fields[5]),
                      GW_OK, 0, gw_buf_str(&d.json));
@@ -273,246 +178,17 @@ int job_document(struct gateway_job *job)
     rc = fetch_document(job, job->fields[1], &d);
     if (rc == GW_OK && d.reply.status / 100 != 2) {
         why = hub_classify_upstream(d.reply.status, d.reply.error_code, d.reply.error_message);
-        rc = is_outage(why)
-                 ? outage(job, &d.reply, why)
-                 : put_one(job, CACHE_DOCUMENT, job->fields[1], GW_NOT_FOUND, (int)why, GW_STR(""));
+        rc = job_is_outage(why)
+                 ? job_outage(job, &d.reply, why)
+                 : job_put(job, CACHE_DOCUMENT, job->fields[1], GW_NOT_FOUND, (int)why, GW_STR(""));
     } else if (rc == GW_OK) {
         struct gw_str next = hub_link_cursor(d.reply.link, &job->arena);
-        rc = next.p == NULL ? bad_link(job)
-                            : put_one(job, CACHE_DOCUMENT, job->fields[1], GW_OK, 0,
+        rc = next.p == NULL ? job_bad_link(job)
+                            : job_put(job, CACHE_DOCUMENT, job->fields[1], GW_OK, 0,
                                       tree_page_encode(&job->arena, next, gw_buf_str(&d.json)));
     }
     release_document(&d);
     return rc;
-}
-
-/* ---- tree ---- */
-
-/* One call upstream, cut into our pages while it streams: memory is one page, whatever upstream
- * sends. */
-struct tree_call {
-    struct gateway_job *job;
-    struct gw_str repo_name[4]; /* type, ns, name, commit */
-    struct gw_str page_prefix;  /* of the record's name, up to the page */
-    struct gw_str upstream_cursor;
-    size_t page_entries, page_number, n;
-    struct gw_buf json;           /* the page being collected */
-    struct gw_buf files;          /* its encoded entries, one after the other */
-    size_t file_at[HUB_PAGE + 1]; /* where each begins */
-    struct gw_str paths[HUB_PAGE];
-    struct gw_arena page_arena;
-    struct hub_list_reader *reader;
-    struct cache_reply reply;
-};
-
-static int flush_files(struct tree_call *c)
-{
-    struct gateway_job *job = c->job;
-    struct cache_put *puts = gw_arena_alloc(&c->page_arena, (c->n + 1) * sizeof(*puts));
-    int64_t now = gw_wall_ms();
-
-    if (puts == NULL)
-        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    for (size_t i = 0; i < c->n; i++) {
-        puts[i].kind = CACHE_FILE;
-        puts[i].name = FACT_JOIN(&c->page_arena, c->repo_name[0], c->repo_name[1], c->repo_name[2],
-                                 c->repo_name[3], c->paths[i]);
-        puts[i].record = (struct cache_record){
-            .status = GW_OK,
-            .checked_ms = now,
-            .value = {c->files.p + c->file_at[i], c->file_at[i + 1] - c->file_at[i]},
-        };
-        if (puts[i].name.p == NULL)
-            return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    }
-    return c->n ? cache_put(job->gw->cache, puts, c->n, &job->result.err) : GW_OK;
-}
-
-static int flush_page(struct tree_call *c, struct gw_str next)
-{
-    struct gw_arena *a = &c->page_arena;
-    struct gw_str page =
-        gw_arena_printf(a, "%zu." GW_STR_FMT, c->page_number, GW_STR_ARG(c->upstream_cursor));
-    int rc;
-
-    gw_buf_add_char(&c->json, ']');
-    rc = gw_buf_ok(&c->json, &c->job->result.err);
-    if (rc == GW_OK)
-        rc = gw_buf_ok(&c->files, &c->job->result.err);
-    if (rc == GW_OK)
-        rc = flush_files(c);
-    if (rc == GW_OK)
-        rc = put_one(c->job, CACHE_TREE, page.p ? FACT_JOIN(a, c->page_prefix, page) : page, GW_OK,
-                     0, tree_page_encode(a, next, gw_buf_str(&c->json)));
-    c->page_number++;
-    c->n = 0;
-    gw_buf_reset(&c->json);
-    gw_buf_add_char(&c->json, '[');
-    gw_buf_reset(&c->files);
-    gw_arena_release(a);
-    return rc;
-}
-
-static int on_tree_entry(void *ctx, const struct hub_entry *e, struct gw_str json)
-{
-    struct tree_call *c = ctx;
-    int rc;
-
-    if (c->n == c->page_entries) {
-        struct gw_str next = gw_arena_printf(&c->page_arena, "%zu." GW_STR_FMT, c->page_number + 1,
-                                             GW_STR_ARG(c->upstream_cursor));
-        rc = next.p ? flush_page(c, next) : GW_NO_MEMORY;
-        if (rc != GW_OK)
-            return rc;
-    }
-    gw_json_put_comma(&c->json);
-    gw_buf_add(&c->json, json);
-    c->paths[c->n] = gw_arena_dup(&c->page_arena, e->path);
-    c->file_at[c->n] = c->files.n;
-    hub_entry_encode(&c->files, e);
-    c->file_at[++c->n] = c->files.n;
-    return c->paths[c->n - 1].p ? GW_OK : GW_NO_MEMORY;
-}
-
-static int feed_tree(void *ctx, struct gw_str bytes)
-{
-    struct tree_call *c = ctx;
-
-    return hub_list_reader_feed(c->reader, bytes, &c->job->result.err);
-}
-
-/* key: tree, type, ns, name, commit, path, flags, limit, page. next: upstream's next cursor, "" at
- * the end */
-static int fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags,
-                      struct gw_str limit, struct gw_str upstream_cursor, struct gw_str *next)
-{
-    struct tree_call *c = gw_alloc(sizeof(*c));
-    struct cache_call call_ = {.method = "GET"};
-    struct gw_buf query;
-    struct hub_target t;
-    enum hub_reason why;
-    uint64_t n = 0;
-    int rc = GW_OK;
-
-    *next = GW_STR("");
-    if (c == NULL)
-        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    c->job = job;
-    gw_arena_init(&c->page_arena, 64u << 20);
-    gw_buf_init(&c->json, 64u << 20);
-    gw_buf_init(&c->files, 16u << 20);
-    gw_buf_init(&query, 4 * HUB_TARGET_MAX);
-    if (!target_of(job, HUB_TREE, &t) || !gw_str_u64(limit, &n) || flags.n != 2) {
-        rc = gw_fail(&job->result.err, GW_INVALID, 0, "tree: fields");
-        goto done;
-    }
-    for (int i = 0; i < 4; i++)
-        c->repo_name[i] = job->fields[i + 1];
-    c->page_entries = n && n < HUB_PAGE ? n : HUB_PAGE;
-    c->page_prefix = FACT_JOIN(&job->arena, job->fields[1], job->fields[2], job->fields[3],
-                               job->fields[4], path, flags, limit);
-    c->upstream_cursor = upstream_cursor;
-    c->reader = hub_list_reader_new(on_tree_entry, c);
-    t.path = path;
-    gw_buf_addf(&query, "recursive=%s&expand=%s", flags.p[0] == 'r' ? "true" : "false",
-                flags.p[1] == 'e' ? "true" : "false");
-    if (n)
-        gw_buf_addf(&query, "&limit=%zu", c->page_entries);
-    if (upstream_cursor.n) {
-        gw_buf_add_c(&query, "&cursor=");
-        gw_percent_encode(&query, upstream_cursor, false);
-    }
-    t.query = gw_buf_str(&query);
-    gw_buf_add_char(&c->json, '[');
-    call_.target = put_target(job, &t, job->fields[4]);
-    if (c->reader == NULL || c->page_prefix.p == NULL || query.failed) {
-        rc = gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-        goto done;
-    }
-    rc = call(job, &call_, feed_tree, c, &c->reply);
-    if (rc != GW_OK)
-        goto done;
-    if (c->reply.status / 100 != 2) {
-        why = hub_classify_upstream(c->reply.status, c->reply.error_code, c->reply.error_message);
-        if (is_outage(why))
-            rc = outage(job, &c->reply, why);
-        else
-            rc = put_one(job, CACHE_TREE,
-                         FACT_JOIN(&job->arena, c->page_prefix,
-                                   gw_arena_printf(&job->arena, "0." GW_STR_FMT,
-                                                   GW_STR_ARG(upstream_cursor))),
-                         GW_NOT_FOUND, (int)why, GW_STR(""));
-        if (rc == GW_OK)
-            job->result.err.sys = c->reply.status;
-        goto done;
-    }
-    rc = hub_list_reader_finish(c->reader, &job->result.err);
-    if (rc == GW_OK) {
-        *next = hub_link_cursor(c->reply.link, &job->arena);
-        rc = next->p == NULL ? bad_link(job)
-                             : flush_page(c, next->n ? gw_arena_printf(&job->arena, "0." GW_STR_FMT,
-                                                                       GW_STR_ARG(*next))
-                                                     : GW_STR(""));
-    }
-done:
-    hub_list_reader_free(c->reader);
-    gw_buf_release(&c->json);
-    gw_buf_release(&c->files);
-    gw_buf_release(&query);
-    gw_arena_release(&c->page_arena);
-    gw_free(c);
-    return rc;
-}
-
-static int put_whole(struct gateway_job *job, enum gw_status status)
-{
-    struct gw_str *f = job->fields;
-
-    return put_one(job, CACHE_COMMIT, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), status, 0,
-                   GW_STR(""));
-}
-
-int job_tree(struct gateway_job *job)
-{
-    struct gw_str cursor, page, next;
-    int rc;
-
-    if (job->n_fields < 9)
-        return gw_fail(&job->result.err, GW_INVALID, 0, "tree: fields");
-    cursor = job->fields[8];
-    if (!gw_str_split(&cursor, '.', &page) || cursor.p == NULL)
-        return gw_fail(&job->result.err, GW_INVALID, 0, "tree: page");
-    rc = fetch_tree(job, job->fields[5], job->fields[6], job->fields[7], cursor, &next);
-    if (rc == GW_OK && job->result.err.sys == 0 && job->fields[5].n == 0 &&
-        job->fields[6].p[0] == 'r' && cursor.n == 0 && next.n == 0)
-        rc = put_whole(job, GW_OK); /* all of the commit came in one call */
-    job->result.err.sys = 0;
-    return rc;
-}
-
-/* key: wholetree, type, ns, name, commit */
-int job_whole_tree(struct gateway_job *job)
-{
-    struct gw_str *f = job->fields;
-    struct gw_str cursor = GW_STR(""), next, name;
-    struct cache_record rec;
-    int rc;
-
-    if (job->n_fields < 5)
-        return gw_fail(&job->result.err, GW_INVALID, 0, "wholetree: fields");
-    name = FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]);
-    if (name.p == NULL || cache_get(job->gw->cache, CACHE_COMMIT, name, &job->arena, &rec) == GW_OK)
-        return GW_OK;
-    for (size_t i = 0; i < WHOLE_TREE_CALLS_MAX; i++) {
-        job->deadline_ms = gw_mono_ms() + GATEWAY_UPSTREAM_MS;
-        rc = fetch_tree(job, GW_STR(""), GW_STR("r-"), GW_STR("0"), cursor, &next);
-        if (rc != GW_OK || job->result.err.sys != 0 || job->gw->leaving)
-            return rc;
-        if (next.n == 0)
-            return put_whole(job, GW_OK);
-        cursor = next;
-    }
-    return put_whole(job, GW_TOO_LARGE); /* such a commit's files are asked for one by one */
 }
 
 /* ---- paths ---- */
@@ -575,16 +251,16 @@ static int ask_by_head(struct paths_call *c, size_t i)
     size_t n;
     int rc;
 
-    if (!target_of(job, HUB_RESOLVE, &t))
+    if (!job_target(job, HUB_RESOLVE, &t))
         return GW_INVALID;
     t.path = c->paths[i];
-    call_.target = put_target(job, &t, job->fields[4]);
-    rc = call(job, &call_, NULL, NULL, &reply);
+    call_.target = job_upstream_target(job, &t, job->fields[4]);
+    rc = job_call(job, &call_, NULL, NULL, &reply);
     if (rc != GW_OK)
         return rc;
     if (reply.status >= 400) {
         why = hub_classify_upstream(reply.status, reply.error_code, reply.error_message);
-        return why == HUB_ENTRY_NOT_FOUND ? GW_OK : outage(job, &reply, why);
+        return why == HUB_ENTRY_NOT_FOUND ? GW_OK : job_outage(job, &reply, why);
     }
     digest = hub_etag_digest(reply.linked_etag.n ? reply.linked_etag : reply.etag);
     if (!gw_str_u64(reply.linked_size, &e.size)) {
@@ -620,7 +296,7 @@ static int ask_paths(struct paths_call *c)
     struct gw_buf body;
     int rc;
 
-    if (!target_of(job, HUB_PATHS_INFO, &t))
+    if (!job_target(job, HUB_PATHS_INFO, &t))
         return gw_fail(&job->result.err, GW_INVALID, 0, "paths: fields");
     gw_buf_init(&body, 16u << 20);
     for (size_t i = 0; i < c->n; i++) {
@@ -628,13 +304,13 @@ static int ask_paths(struct paths_call *c)
         gw_percent_encode(&body, c->paths[i], false);
     }
     gw_buf_add_c(&body, "&expand=false");
-    call_.target = put_target(job, &t, job->fields[4]);
+    call_.target = job_upstream_target(job, &t, job->fields[4]);
     call_.body = gw_buf_str(&body);
     c->reader = hub_list_reader_new(on_path_entry, c);
     rc = c->reader == NULL ? gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory")
                            : gw_buf_ok(&body, &job->result.err);
     if (rc == GW_OK)
-        rc = call(job, &call_, feed_paths, c, &reply);
+        rc = job_call(job, &call_, feed_paths, c, &reply);
     if (rc == GW_OK && reply.status / 100 == 2)
         rc = hub_list_reader_finish(c->reader, &job->result.err);
     else if (rc == GW_OK && c->n <= PATHS_HEAD_MAX && reply.status / 100 == 4 &&
@@ -642,8 +318,8 @@ static int ask_paths(struct paths_call *c)
         for (size_t i = 0; i < c->n && rc == GW_OK; i++)
             rc = ask_by_head(c, i);
     else if (rc == GW_OK)
-        rc = outage(job, &reply,
-                    hub_classify_upstream(reply.status, reply.error_code, reply.error_message));
+        rc = job_outage(job, &reply,
+                        hub_classify_upstream(reply.status, reply.error_code, reply.error_message));
     hub_list_reader_free(c->reader);
     gw_buf_release(&body);
     return rc;
@@ -702,7 +378,7 @@ int job_blob(struct gateway_job *job)
     int rc = size_and_target(job, &size, &target);
 
     if (rc == GW_OK)
-        rc = cache_blob_fetch(job->gw->cache, job->fields[1], size, target, call_deadline(job),
+        rc = cache_blob_fetch(job->gw->cache, job->fields[1], size, target, job_call_deadline(job),
                               &job->result.err);
     if (rc == GW_NOT_FOUND) /* listed, but not there: upstream contradicts itself */
         rc = job->result.err.status = GW_INVALID;

@@ -9,6 +9,20 @@
 
 #include "base/encode.h"
 
+struct gw_str upstream_target(struct gw_arena *a, const struct hub_target *t,
+                              struct gw_str revision)
+{
+    struct gw_str out = {NULL, 0};
+    struct gw_buf b;
+
+    gw_buf_init(&b, 4 * HUB_TARGET_MAX);
+    hub_put_upstream_target(&b, t, revision);
+    if (!b.failed)
+        out = gw_arena_dup(a, gw_buf_str(&b));
+    gw_buf_release(&b);
+    return out;
+}
+
 static struct policy_object object_of(const struct hub_target *t, struct gw_str ns,
                                       struct gw_str name, struct gw_str commit)
 {

@@ -66,22 +66,15 @@ static int serve_range_error(struct gateway *gw, struct gateway_request *req,
     return GW_OK;
 }
 
-static struct gw_str upstream_target(struct gateway_request *req, const struct resolved *r,
-                                     struct gw_str path)
+static struct gw_str bytes_target(struct gateway_request *req, const struct resolved *r,
+                                  struct gw_str path)
 {
     struct hub_target t = r->target;
-    struct gw_str out = {NULL, 0};
-    struct gw_buf b;
 
     t.route = HUB_RESOLVE;
     t.path = path;
     t.query = GW_STR("");
-    gw_buf_init(&b, 4 * HUB_TARGET_MAX);
-    hub_put_upstream_target(&b, &t, r->commit);
-    if (!b.failed)
-        out = gw_arena_dup(&req->state->arena, gw_buf_str(&b));
-    gw_buf_release(&b);
-    return out;
+    return upstream_target(&req->state->arena, &t, r->commit);
 }
 
 /* The want of the job that brings a blob whole: small ones from upstream, private ones of any size
@@ -100,7 +93,7 @@ static struct gw_want blob_want(struct gateway_request *req, const struct resolv
     return (struct gw_want){
         .peer = GW_PEER_UPSTREAM,
         .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e)),
-        .arg = FACT_JOIN(a, size, upstream_target(req, r, e->path)),
+        .arg = FACT_JOIN(a, size, bytes_target(req, r, e->path)),
     };
 }
 
@@ -159,7 +152,7 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
                 .peer = GW_PEER_DISK,
                 .key = FACT_JOIN(a, GW_STR("part"), digest_of(e)),
                 .arg = FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size),
-                                 upstream_target(req, r, e->path)),
+                                 bytes_target(req, r, e->path)),
             };
             rc = fact_need(gw, req, &want, NULL, &err);
             if (rc == GW_AGAIN)
