@@ -431,7 +431,6 @@ static inline struct cache *cache_of(struct hub *h, const char *dir, struct cach
         check_failed(__FILE__, __LINE__, err.text);
     }
     c->fills->retry_ms = 20; /* what is tested is the order, not the clock */
-    c->fills->rest_ms = 1000;
     return c;
 }
 

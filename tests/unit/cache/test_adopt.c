@@ -419,6 +419,54 @@ static void test_proven_not_linked(void **state)
     assert_int_equal(atomic_load(&w->hub->sent), SIZE);
 }
 
+/* A map that is cut while it is mapped: the fill ends. Who happens to look at it in that very
+ * moment gets a SIGBUS, which only a process of its own can be allowed here; the next one drops the
+ * rest. */
+static void test_map_cut_in_use(void **state)
+{
+    static const off_t rows[] = {0, 4096, 5000, 8200};
+    struct world *w = *state;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct response r = {.end = w->hub->size};
+        char path[PATH_MAX];
+        struct cache *c;
+        int status;
+        pid_t pid;
+
+        atomic_store(&w->hub->gate, 3 * MIB + 10);
+        snprintf(path, sizeof(path), "%s/parts/%s.map", w->dir, w->hub->digest);
+        pid = fork();
+        if (pid == 0) {
+            in_child = true;
+            signal(SIGBUS, SIG_DFL); /* cmocka's would go on with the other tests */
+            c = open_cache(w, w->shared);
+            r.reader = join(c, w->hub);
+            TURN_UNTIL(c, ((void)step(&r, w->hub), r.offset == 3 * MIB + 10));
+            CHECK(truncate(path, rows[i]) == 0);
+            CHECK(follow(c, w->hub, &r) == GW_UNAVAILABLE);
+            cache_reader_close(r.reader);
+            close_worker(c, w->shared);
+            _exit(0);
+        }
+        status = wait_for(pid);
+        if (status != 0 && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS)) {
+            fail_msg("row %zu: status %x", i, (unsigned)status);
+        }
+        atomic_store(&w->hub->gate, UINT64_MAX);
+        c = open_cache(w, w->shared);
+        r.reader = join(c, w->hub);
+        assert_int_equal(follow(c, w->hub, &r), GW_OK);
+        cache_reader_close(r.reader);
+        TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
+        close_worker(c, w->shared);
+        check_file(w);
+        assert_int_equal(atomic_load(&w->shared->counters.maps_dropped), i + 1);
+        assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
+        remove_blob(w);
+    }
+}
+
 int main(void)
 {
 #define TEST(name, how) cmocka_unit_test_setup_teardown(name, how, teardown)
@@ -426,6 +474,7 @@ int main(void)
         TEST(test_kill_owner, setup),      TEST(test_reload, setup_large),
         TEST(test_reload_followed, setup), TEST(test_stopped_owner, setup),
         TEST(test_two_masters, setup),     TEST(test_proven_not_linked, setup),
+        TEST(test_map_cut_in_use, setup),
     };
 
     signal(SIGPIPE, SIG_IGN);
