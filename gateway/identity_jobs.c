@@ -208,7 +208,7 @@ int identity_users(struct gateway *gw, struct auth_users **out, struct gw_error 
         return gw_fail(err, GW_NOT_FOUND, 0, "no users_file");
     gw_arena_init(&a, USERS_FILE_MAX + (64u << 10));
     gw_arena_keep_secret(&a);
-    rc = gw_file_read(gw->config->users_file, USERS_FILE_MAX, &a, &text, err);
+    rc = gw_file_read_secret(gw->config->users_file, USERS_FILE_MAX, &a, &text, err);
     if (rc == GW_OK)
         rc = auth_users_parse(out, gw_str_c(gw->config->users_file), text, err);
     gw_arena_release(&a);
