@@ -4,7 +4,7 @@
  *
  * make build/lib/libcache.a build/lib/libbase.a; cc -O2 -I. -D_GNU_SOURCE tests/bench/fill_bench.c
  * build/lib/libcache.a build/lib/libbase.a $(pkg-config --libs libcurl libcrypto lmdb jansson
- * yaml-0.1 libssl) -lcmocka -lpthread
+ * yaml-0.1 libssl zlib) -lcmocka -lpthread
  *
  * fill_bench [MIB [ROUNDS [DIR]]] prints one JSON object per round. direct: the same bytes read by
  * a bare libcurl handle and thrown away. cpu: of the process that fills and hashes, in s per GiB.
