@@ -178,6 +178,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     void *image = MAP_FAILED;
     struct map_head *head = NULL;
     int map_fd = -1, part_fd = -1, rc;
+    bool only_read = false;
     uint64_t was;
 
     snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".map", parts, GW_STR_ARG(digest));
@@ -198,6 +199,10 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".part", parts, GW_STR_ARG(digest));
     part_fd =
         open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* never O_CREAT: nginx-notes 2 */
+    if (part_fd < 0 && errno == EACCES) { /* a blob already, by its mode: proven, being linked */
+        part_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        only_read = true;
+    }
     if (part_fd < 0 || fstat(part_fd, &of_part) != 0) {
         bool gone = errno == ENOENT || errno == ELOOP || errno == EISDIR;
 
@@ -214,6 +219,9 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
                 ? "its part is no file"
                 : map_doubt(image, (size_t)of_map.st_size, digest, (uint64_t)of_part.st_size,
                             (uint64_t)of_part.st_ino, boot);
+    if (doubt == NULL && only_read && atomic_load(&view(image, 0).live->state) == MAP_FILLING) {
+        doubt = "its part cannot be written";
+    }
     if (doubt != NULL) {
         rc = gw_fail(err, doubt == map_ended ? GW_CONFLICT : GW_CORRUPT, 0, "map: %s", doubt);
         goto done;

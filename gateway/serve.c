@@ -121,6 +121,7 @@ static int after_mismatch(struct gateway *gw, struct gateway_request *req,
         GW_STR("the file changed while it was fetched: delete the partial file and retry"));
 }
 
+/* GW_CONFLICT: it became a blob since that was looked for. */
 static int serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                       const struct resolved *r, const struct hub_entry *e)
 {
@@ -162,6 +163,8 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
                     gw_fail(&err, GW_UNAVAILABLE, 0, "the fill was dropped as soon as it was made");
             return answer_failure(gw, req, ans, &err);
         }
+        if (rc == GW_CONFLICT)
+            return rc;
         if (rc != GW_OK)
             return answer_failure(gw, req, ans, &err);
     }
@@ -185,16 +188,41 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
     return GW_OK;
 }
 
+/* GW_NOT_FOUND: it is not held. */
+static int serve_blob(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      const struct hub_entry *e, bool ranges)
+{
+    struct gw_error err;
+    uint64_t size;
+    int64_t modified_s;
+    int fd, rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
+
+    if (rc == GW_OK && size != e->size) { /* cut short on disk, or never what upstream lists */
+        close(fd);
+        cache_blob_drop(gw->cache, digest_of(e));
+        return GW_NOT_FOUND;
+    }
+    if (rc == GW_NOT_FOUND)
+        return rc;
+    if (rc != GW_OK)
+        return answer_failure(gw, req, ans, &err);
+    ans->status = 200;
+    ans->kind = GATEWAY_BLOB;
+    ans->fd = fd;
+    ans->size = size;
+    ans->ranges = ranges;
+    return GW_OK;
+}
+
 static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                        const struct resolved *r, const struct hub_entry *e)
 {
     struct gw_want want;
     struct gw_error err;
-    uint64_t size, first = 0, end;
-    int64_t modified_s;
+    uint64_t first = 0, end;
     enum range_kind asked = RANGE_NONE, kind;
     bool open = false;
-    int fd, rc;
+    int rc;
 
     if (req->range.n && !if_range_fails(req, digest_of(e)))
         asked = range_parse(req->range, e->size, &first, &end, &open);
@@ -202,24 +230,19 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
     rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
     if (rc != GW_AGAIN)
         return rc;
-    rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
-    if (rc == GW_OK && size != e->size) { /* cut short on disk, or never what upstream lists */
-        close(fd);
-        cache_blob_drop(gw->cache, digest_of(e));
-        rc = GW_NOT_FOUND;
-    }
-    if (rc == GW_OK) {
-        ans->status = 200;
-        ans->kind = GATEWAY_BLOB;
-        ans->fd = fd;
-        ans->size = size;
-        ans->ranges = kind == asked; /* else the whole, for who starts anew on it */
-        return GW_OK;
-    }
+    /* kind: else the whole, for who starts anew on it */
+    rc = serve_blob(gw, req, ans, e, kind == asked);
     if (rc != GW_NOT_FOUND)
+        return rc;
+    if (!r->private && e->size > CACHE_SMALL_MAX) {
+        rc = serve_part(gw, req, ans, r, e);
+        if (rc == GW_CONFLICT)
+            rc = serve_blob(gw, req, ans, e, kind == asked);
+        if (rc != GW_NOT_FOUND)
+            return rc;
+        gw_fail(&err, GW_UNAVAILABLE, 0, "the file came and went");
         return answer_failure(gw, req, ans, &err);
-    if (!r->private && e->size > CACHE_SMALL_MAX)
-        return serve_part(gw, req, ans, r, e);
+    }
     want = blob_want(req, r, e);
     rc = fact_need(gw, req, &want, NULL, &err);
     if (rc == GW_AGAIN)

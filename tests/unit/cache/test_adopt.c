@@ -419,6 +419,57 @@ static void test_proven_not_linked(void **state)
     assert_int_equal(atomic_load(&w->hub->sent), SIZE);
 }
 
+/* Everything killed while it was linked: the part has a blob's mode, and a worker that is not root
+ * cannot open it for writing any more. */
+static void test_proven_read_only(void **state)
+{
+    static const uid_t nobody = 65534;
+    struct world *w = *state;
+    char path[PATH_MAX], *const change[] = {"chown", "-R", "65534:65534", w->dir, NULL};
+    void *image = NULL;
+    struct map_live *live;
+    struct cache *c;
+    pid_t pid;
+
+    atomic_store(&w->hub->gate, SIZE - 1);
+    pid = worker(w, w->shared);
+    WAIT_FOR((live = look(w, &image)) != NULL);
+    WAIT_FOR(atomic_load(&w->hub->sent) == SIZE - 1);
+    kill(pid, SIGSTOP);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    kill(pid, SIGCONT);
+    while (atomic_load(&live->state) == MAP_FILLING) {
+        continue;
+    }
+    kill(pid, SIGKILL);
+    (void)wait_for(pid);
+    munmap(image, MAP_GRANULES_AT);
+    snprintf(path, sizeof(path), "%s/parts/%s.part", w->dir, w->hub->digest);
+    if (chmod(path, 0440) != 0) {
+        assert_int_equal(errno, ENOENT); /* it was quicker than the signal */
+    }
+    pid = fork();
+    if (pid == 0) {
+        in_child = true;
+        if (geteuid() == 0) {
+            pid = fork();
+            if (pid == 0) {
+                execvp(change[0], change);
+                _exit(127);
+            }
+            CHECK(wait_for(pid) == 0 && setgid(nobody) == 0 && setuid(nobody) == 0);
+        }
+        c = open_cache(w, w->shared);
+        TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
+        close_worker(c, w->shared);
+        _exit(0);
+    }
+    assert_int_equal(wait_for(pid), 0);
+    assert_int_equal(atomic_load(&w->shared->counters.maps_dropped), 0);
+    check_file(w);
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+}
+
 /* A map that is cut while it is mapped: the fill ends. Who happens to look at it in that very
  * moment gets a SIGBUS, which only a process of its own can be allowed here; the next one drops the
  * rest. */
@@ -474,7 +525,7 @@ int main(void)
         TEST(test_kill_owner, setup),      TEST(test_reload, setup_large),
         TEST(test_reload_followed, setup), TEST(test_stopped_owner, setup),
         TEST(test_two_masters, setup),     TEST(test_proven_not_linked, setup),
-        TEST(test_map_cut_in_use, setup),
+        TEST(test_map_cut_in_use, setup),  TEST(test_proven_read_only, setup),
     };
 
     signal(SIGPIPE, SIG_IGN);
