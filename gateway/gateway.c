@@ -50,6 +50,8 @@ static int open_cache(struct gateway *gw, struct gw_error *err)
                 .n_redirect_hosts = c->upstream.redirect_hosts.n,
                 .connect_timeout_ms = c->upstream.connect_timeout_ms,
                 .stall_timeout_ms = c->upstream.stall_timeout_ms,
+                .transfers = (unsigned)c->upstream.transfers,
+                .max_transfers = (unsigned)c->upstream.max_transfers,
                 .via = GW_STR("1.1 hubgate"),
             },
         .shared = &gw->shared->cache,

@@ -42,6 +42,7 @@
 #define PATIENCE_MS 30000
 #define TARGET "/org/model/resolve/0123456789012345678901234567890123456789/a.safetensors"
 
+static unsigned fill_transfers = 1; /* of the caches that are opened next */
 static bool in_child; /* cmocka's own assertions would let a child run the other tests */
 
 #define CHECK(condition)                                                                           \
@@ -425,6 +426,7 @@ static inline struct cache *cache_of(struct hub *h, const char *dir, struct cach
     o.upstream.n_redirect_hosts = 1;
     o.upstream.connect_timeout_ms = 2000;
     o.upstream.stall_timeout_ms = 1000;
+    o.upstream.transfers = fill_transfers;
     o.index_map_bytes = 16u << 20;
     o.log = (struct gw_log){on_log, log, GW_LOG_DEBUG};
     if (cache_open(&c, &o, &err) != GW_OK) {
@@ -508,7 +510,7 @@ static inline void close_worker(struct cache *c, struct cache_shared *shared)
 
 static inline struct cache_reader *join(struct cache *c, const struct hub *h)
 {
-    struct cache_source source = {gw_str_c(TARGET)};
+    struct cache_source source = {gw_str_c(TARGET), false};
     struct cache_reader *r = NULL;
     struct gw_error err = {0};
     int rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, &err);

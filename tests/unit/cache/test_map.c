@@ -59,7 +59,9 @@ static void test_sound(void **state)
     assert_int_equal(i->n, MAP_GRANULES_AT + 6);
     assert_null(doubt(i));
     assert_int_equal(map_missing(&i->m, 0), 0);
-    assert_int_equal(map_run_end(&i->m, 0), 6);
+    assert_int_equal(map_wanted(&i->m, 0), 6);
+    assert_int_equal(map_demanded(&i->m, 0), 6);
+    assert_false(map_unfinished(&i->m));
     assert_int_equal(map_bytes(&i->m, 6), SIZE);
     assert_int_equal(map_bytes(&i->m, 2), 2 * MIB);
     assert_int_equal(map_ready(&i->m, 0, SIZE), 0);
@@ -199,7 +201,7 @@ static void test_granules(void **state)
 static void test_settle(void **state)
 {
     struct image *i = *state;
-    static const uint8_t before[6] = {1, 2, 2, 9, 1, 2}, after[6] = {1, 2, 0, 0, 1, 0};
+    static const uint8_t before[6] = {1, 2, 2, 9, 1, 2}, after[6] = {1, 2, 3, 0, 1, 3};
 
     memcpy(i->p + MAP_GRANULES_AT, before, 6);
     atomic_store(&i->m.live->transfers[0], transfer_word(1, 500));
