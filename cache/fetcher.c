@@ -29,6 +29,7 @@
 #define SHARE_MAX 16u
 #define PATIENCE_MS 200 /* a transfer that will be there so soon is waited for */
 #define LOOK_AGAIN_MS 50
+#define KNOWN_MS 1000 /* the first answer is waited for so long before others are asked for */
 #define YIELD_MS 500
 #define URL_MS (10 * 60 * 1000) /* a redirect's target is used so long: signatures end */
 #define BUFFER_BYTES (512u << 10)
@@ -144,55 +145,6 @@ static void reset_answer(struct answer *a)
     gw_buf_reset(&a->location);
 }
 
-static size_t on_header(char *p, size_t size, size_t n, void *ctx)
-{
-    struct transfer *t = ctx;
-    struct answer *a = &t->answer;
-    size_t digest_len = t->fill->map.head->digest_len;
-    struct gw_str line = gw_str_trim((struct gw_str){p, size * n}), name, rest;
-    uint64_t number;
-
-    while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n')) {
-        line.n--;
-    }
-    a->header_bytes += size * n;
-    if (a->header_bytes > CACHE_HEADERS_MAX) {
-        t->bad = FILL_RANGE;
-        return 0;
-    }
-    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */
-        reset_answer(a);
-        rest = line;
-        if (gw_str_split(&rest, ' ', &name) && rest.p != NULL && rest.n >= 3 &&
-            gw_str_u64(gw_str_sub(rest, 0, 3), &number)) {
-            a->status = (int)number;
-        }
-        return size * n;
-    }
-    rest = line;
-    if (!gw_str_split(&rest, ':', &name) || rest.p == NULL) {
-        return size * n;
-    }
-    rest = gw_str_trim(rest);
-    if (gw_str_ieq_c(name, "content-length")) {
-        a->length = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
-    } else if (gw_str_ieq_c(name, "content-range")) {
-        a->has_range = fetcher_content_range(rest, &a->start, &a->end, &a->total);
-    } else if (gw_str_ieq_c(name, "content-encoding")) {
-        a->encoded = !gw_str_ieq_c(rest, "identity");
-    } else if (gw_str_ieq_c(name, "etag")) {
-        take_etag(a->etag, rest, digest_len);
-    } else if (gw_str_ieq_c(name, "x-linked-etag")) {
-        take_etag(a->linked_etag, rest, digest_len);
-    } else if (gw_str_ieq_c(name, "x-linked-size")) {
-        a->linked_size = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
-    } else if (gw_str_ieq_c(name, "location")) {
-        gw_buf_reset(&a->location);
-        gw_buf_add(&a->location, rest);
-    }
-    return size * n;
-}
-
 /* Does upstream still mean the content we want? Its own host says so by digest; another host's
  * ETags are opaque (Xet's are 64 hex of something else), unless it gave our digest before. */
 static enum fill_failure check_identity(struct transfer *t)
@@ -239,6 +191,102 @@ static enum fill_failure check_head(struct transfer *t)
         return FILL_RANGE;
     }
     return 0;
+}
+
+static void forget_url(struct fill *f)
+{
+    gw_free(f->url);
+    f->url = NULL;
+    f->answered = false;
+}
+
+/* An answer that is what it should be: the others may be asked for. */
+static void answered(struct transfer *t)
+{
+    struct fill *f = t->fill;
+    struct map *m = &f->map;
+    uint64_t g = t->end / CACHE_GRANULE;
+
+    if (t->answer.status == 200 && (t->start > 0 || t->end < m->head->size)) {
+        f->no_ranges = true; /* one connection brings all, in order: it goes on as far as it may */
+        while (t->end < m->head->size && atomic_load(&m->granule[g]) != GRANULE_VALID &&
+               atomic_load(&m->granule[g]) != GRANULE_LIVE) {
+            t->end = map_bytes(m, ++g);
+        }
+    }
+    if (!t->own && f->url == NULL && (f->url = gw_alloc(t->url.n + 1)) != NULL) {
+        memcpy(f->url, t->url.p, t->url.n);
+        f->url_ms = t->begun_ms;
+    }
+    if (!f->answered) {
+        f->answered = true;
+        f->due_ms = 0;
+        t->fetcher->again = true;
+    }
+}
+
+/* @return false: t->bad says why it is of no use */
+static bool head_ended(struct transfer *t)
+{
+    t->bad = check_head(t);
+    if (t->bad != 0) {
+        return false;
+    }
+    t->checked = true;
+    answered(t);
+    return true;
+}
+
+static size_t on_header(char *p, size_t size, size_t n, void *ctx)
+{
+    struct transfer *t = ctx;
+    struct answer *a = &t->answer;
+    size_t digest_len = t->fill->map.head->digest_len;
+    struct gw_str line = gw_str_trim((struct gw_str){p, size * n}), name, rest;
+    uint64_t number;
+
+    while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n')) {
+        line.n--;
+    }
+    a->header_bytes += size * n;
+    if (a->header_bytes > CACHE_HEADERS_MAX) {
+        t->bad = FILL_RANGE;
+        return 0;
+    }
+    if (line.n == 0 && a->status == 206 && !t->checked) { /* a proxy's own answer is a 200 */
+        return head_ended(t) ? size * n : 0;
+    }
+    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */
+        reset_answer(a);
+        rest = line;
+        if (gw_str_split(&rest, ' ', &name) && rest.p != NULL && rest.n >= 3 &&
+            gw_str_u64(gw_str_sub(rest, 0, 3), &number)) {
+            a->status = (int)number;
+        }
+        return size * n;
+    }
+    rest = line;
+    if (!gw_str_split(&rest, ':', &name) || rest.p == NULL) {
+        return size * n;
+    }
+    rest = gw_str_trim(rest);
+    if (gw_str_ieq_c(name, "content-length")) {
+        a->length = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "content-range")) {
+        a->has_range = fetcher_content_range(rest, &a->start, &a->end, &a->total);
+    } else if (gw_str_ieq_c(name, "content-encoding")) {
+        a->encoded = !gw_str_ieq_c(rest, "identity");
+    } else if (gw_str_ieq_c(name, "etag")) {
+        take_etag(a->etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-etag")) {
+        take_etag(a->linked_etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-size")) {
+        a->linked_size = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "location")) {
+        gw_buf_reset(&a->location);
+        gw_buf_add(&a->location, rest);
+    }
+    return size * n;
 }
 
 /* ---- bytes ---- */
@@ -312,38 +360,6 @@ static bool flush(struct transfer *t)
     return true;
 }
 
-static void forget_url(struct fill *f)
-{
-    gw_free(f->url);
-    f->url = NULL;
-    f->answered = false;
-}
-
-/* The first byte of an answer that is what it should be: the others may be asked for. */
-static void answered(struct transfer *t)
-{
-    struct fill *f = t->fill;
-    struct map *m = &f->map;
-    uint64_t g = t->end / CACHE_GRANULE;
-
-    if (t->answer.status == 200 && (t->start > 0 || t->end < m->head->size)) {
-        f->no_ranges = true; /* one connection brings all, in order: it goes on as far as it may */
-        while (t->end < m->head->size && atomic_load(&m->granule[g]) != GRANULE_VALID &&
-               atomic_load(&m->granule[g]) != GRANULE_LIVE) {
-            t->end = map_bytes(m, ++g);
-        }
-    }
-    if (!t->own && f->url == NULL && (f->url = gw_alloc(t->url.n + 1)) != NULL) {
-        memcpy(f->url, t->url.p, t->url.n);
-        f->url_ms = t->begun_ms;
-    }
-    if (!f->answered) {
-        f->answered = true;
-        f->due_ms = 0;
-        t->fetcher->again = true;
-    }
-}
-
 static size_t on_body(char *p, size_t size, size_t n, void *ctx)
 {
     struct transfer *t = ctx;
@@ -357,13 +373,8 @@ static size_t on_body(char *p, size_t size, size_t n, void *ctx)
         t->ignored += len;
         return t->ignored > IGNORED_MAX ? 0 : len;
     }
-    if (!t->checked) {
-        t->bad = check_head(t);
-        if (t->bad != 0) {
-            return 0;
-        }
-        t->checked = true;
-        answered(t);
+    if (!t->checked && !head_ended(t)) {
+        return 0;
     }
     atomic_fetch_add(&t->fill->table->cache->shared->counters.upstream_bytes, len);
     if (t->skip > 0) {
@@ -844,10 +855,10 @@ static uint64_t next_wanted(const struct fetcher *x, struct fill *f)
 }
 
 /* May more be asked for? While nobody knows where, and whether ranges are understood, one asks. */
-static bool known(const struct fetcher *x, const struct fill *f)
+static bool known(const struct fetcher *x, const struct fill *f, int64_t now)
 {
     for (const struct transfer *t = x->live; t != NULL && !f->answered; t = t->next) {
-        if (t->fill == f && !t->checked) {
+        if (t->fill == f && !t->checked && now - t->started_ms < KNOWN_MS) {
             return false;
         }
     }
@@ -863,7 +874,7 @@ static struct fill *neediest(const struct fetcher *x, int64_t now)
     for (struct fill *f = x->active; f != NULL; f = f->active_next) {
         unsigned most = f->no_ranges ? 1 : x->table->transfers;
 
-        if (!f->served && f->not_before_ms <= now && f->n_transfers < most && known(x, f) &&
+        if (!f->served && f->not_before_ms <= now && f->n_transfers < most && known(x, f, now) &&
             (best == NULL || f->n_transfers < best->n_transfers ||
              (f->n_transfers == best->n_transfers && f->turn < best->turn))) {
             best = f;
@@ -970,7 +981,9 @@ static void review(struct fetcher *x, int64_t now)
         }
         f->served = f->due_ms > now;
         if (!f->served) {
-            f->due_ms = f->not_before_ms > now ? f->not_before_ms : INT64_MAX;
+            f->due_ms = f->not_before_ms > now               ? f->not_before_ms
+                        : f->n_transfers > 0 && !f->answered ? now + KNOWN_MS / 4
+                                                             : INT64_MAX;
         }
     }
 }

@@ -86,13 +86,16 @@ struct hub {
     atomic_int hang_times; /* silence before the head, until stop */
     atomic_bool changed;   /* X-Linked-Etag names another digest */
     atomic_bool encoded, elsewhere, loop, no_length;
-    _Atomic uint64_t slow; /* bytes per ms and connection; 0: all */
+    _Atomic uint64_t slow;               /* bytes per ms and connection; 0: all */
+    _Atomic uint64_t hold_from, hold_to; /* bytes there are not sent for now */
 
     /* what it saw */
     atomic_int calls[2];
     _Atomic uint64_t sent;       /* bytes of the file */
     _Atomic uint64_t last_start; /* of the last range at whoever sends bytes */
     atomic_int token_at[2];      /* requests with a credential */
+    atomic_int busy, busy_max;   /* answers with bytes at the same time */
+    _Atomic uint64_t *of_mib;    /* shared; bytes sent of each MiB of the file */
 };
 
 static inline bool take(atomic_int *times)
@@ -146,7 +149,8 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
         if (atomic_load(&h->stop)) {
             return false;
         }
-        if (start >= gate) {
+        if (start >= gate ||
+            (start >= atomic_load(&h->hold_from) && start < atomic_load(&h->hold_to))) {
             struct pollfd p = {.fd = fd, .events = POLLIN};
 
             if (poll(&p, 1, 2) > 0) {
@@ -156,6 +160,10 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
         }
         n = n < sizeof(piece) ? n : sizeof(piece);
         n = n < gate - start ? n : gate - start;
+        n = n < MIB - start % MIB ? n : MIB - start % MIB;
+        if (start < atomic_load(&h->hold_from) && n > atomic_load(&h->hold_from) - start) {
+            n = atomic_load(&h->hold_from) - start;
+        }
         n = slow != 0 && n > slow ? slow : n;
         if (atomic_load(&h->cut_times) > 0 && start < cut && cut - start < n) {
             n = cut - start;
@@ -174,12 +182,26 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
             return false;
         }
         atomic_fetch_add(&h->sent, n);
+        atomic_fetch_add(&h->of_mib[start / MIB], n);
         start += n;
         if (slow != 0) {
             usleep(1000);
         }
     }
     return true;
+}
+
+static inline bool send_counted(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
+{
+    int busy = atomic_fetch_add(&h->busy, 1) + 1, most = atomic_load(&h->busy_max);
+    bool ok;
+
+    while (busy > most && !atomic_compare_exchange_weak(&h->busy_max, &most, busy)) {
+        continue;
+    }
+    ok = send_bytes(h, fd, start, end, spoil);
+    atomic_fetch_sub(&h->busy, 1);
+    return ok;
 }
 
 static inline bool answer_bytes(struct hub *h, int fd, const char *request, unsigned who)
@@ -214,7 +236,7 @@ static inline bool answer_bytes(struct hub *h, int fd, const char *request, unsi
     }
     n += snprintf(head + n, sizeof(head) - (size_t)n, "%s\r\n",
                   atomic_load(&h->encoded) ? "Content-Encoding: gzip\r\n" : "");
-    return say(fd, head, (size_t)n) && send_bytes(h, fd, first, last + 1, spoil) &&
+    return say(fd, head, (size_t)n) && send_counted(h, fd, first, last + 1, spoil) &&
            !atomic_load(&h->no_length);
 }
 
@@ -353,6 +375,7 @@ static inline struct hub *hub_new(uint64_t size)
 
     h->size = size;
     h->bytes = shared_memory((size_t)size + 8);
+    h->of_mib = shared_memory((size_t)(size / MIB + 1) * sizeof(*h->of_mib));
     for (uint64_t i = 0; i < size; i += 8) {
         state ^= state << 13;
         state ^= state >> 7;
@@ -386,6 +409,7 @@ static inline void hub_free(struct hub *h)
         close(h->listener[i]);
     }
     munmap(h->bytes, (size_t)h->size + 8);
+    munmap((void *)(uintptr_t)h->of_mib, (size_t)(h->size / MIB + 1) * sizeof(*h->of_mib));
     munmap(h, sizeof(*h));
 }
 
