@@ -43,6 +43,7 @@
 #define TARGET "/org/model/resolve/0123456789012345678901234567890123456789/a.safetensors"
 
 static unsigned fill_transfers = 1; /* of the caches that are opened next */
+static unsigned fill_max_transfers;
 static bool in_child; /* cmocka's own assertions would let a child run the other tests */
 
 #define CHECK(condition)                                                                           \
@@ -451,6 +452,7 @@ static inline struct cache *cache_of(struct hub *h, const char *dir, struct cach
     o.upstream.connect_timeout_ms = 2000;
     o.upstream.stall_timeout_ms = 1000;
     o.upstream.transfers = fill_transfers;
+    o.upstream.max_transfers = fill_max_transfers;
     o.index_map_bytes = 16u << 20;
     o.log = (struct gw_log){on_log, log, GW_LOG_DEBUG};
     if (cache_open(&c, &o, &err) != GW_OK) {

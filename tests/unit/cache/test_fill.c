@@ -197,7 +197,8 @@ static void test_cut(void **state)
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
     check_blob(w->cache, w->hub);
     assert_true(atomic_load(&w->hub->last_start) > 4 * MIB);
-    assert_true(atomic_load(&w->hub->sent) <= SIZE + 2 * MIB);
+    assert_true(atomic_load(&w->hub->sent) <=
+                SIZE + 5 * MIB); /* a reset loses what was on its way */
     assert_int_equal(atomic_load(&w->hub->calls[0]), 3);
 }
 
@@ -470,9 +471,8 @@ static void test_no_room(void **state)
     atomic_store(&w->hub->gate, UINT64_MAX);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_IO);
     assert_int_equal(r.err.sys, EFBIG);
-    TURN_UNTIL(w->cache, quiet(w));
-    assert_false(exists(w->dir, w->hub->digest, ".part"));
-    assert_false(exists(w->dir, w->hub->digest, ".map"));
+    TURN_UNTIL(w->cache, quiet(w) && !exists(w->dir, w->hub->digest, ".part") &&
+                             !exists(w->dir, w->hub->digest, ".map"));
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
     cache_reader_close(r.reader);
 
@@ -755,6 +755,7 @@ static int setup_slow(void **state)
 static int teardown_slow(void **state)
 {
     fill_transfers = 1;
+    fill_max_transfers = 0;
     return teardown(state);
 }
 
@@ -793,7 +794,9 @@ static void test_most(void **state)
     struct world *w = *state;
     struct response r;
 
-    w->cache->fills->max_transfers = 2;
+    close_cache(w);
+    fill_max_transfers = 2;
+    w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, false);
     r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
