@@ -216,7 +216,7 @@ static void test_kill_owner(void **state)
 
         atomic_store(&w->notes->reading, 0);
         atomic_store(&w->hub->sent, 0);
-        atomic_store(&w->hub->slow, 128 << 10);
+        atomic_store(&w->hub->slow, (128 << 10) / fill_transfers); /* of each */
         atomic_store(&w->hub->gate, 0);
         pids[0] = worker(w, w->shared);
         pids[1] = worker(w, w->shared);
