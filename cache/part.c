@@ -454,7 +454,7 @@ static void scan_map(struct fill_table *t, int dir, const char *name, struct gw_
         owned = t->n_owned;
         pthread_mutex_unlock(&t->mutex);
         if (owned < SCAN_OWNED_MAX && !fill_claim(f, false) && old && !fill_has_owner(f)) {
-            part_drop(f, MAP_DROPPED); /* failed days ago, and nobody asked since */
+            part_drop(f, MAP_DROPPED); /* failed or sparse, and for days nobody asked */
         }
         fill_unref(f);
         return;

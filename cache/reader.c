@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* Granules that a bounded range asks for ahead of what was sent: enough for all transfers. */
@@ -48,6 +49,7 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     }
     switch (rc) {
     case GW_OK:
+        (void)futimens(f->map.map_fd, NULL); /* its last use: what nobody asks for is swept */
         r->fill = f;
         *out = r;
         return GW_OK;

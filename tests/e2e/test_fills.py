@@ -192,6 +192,21 @@ def test_eight_readers_at_random_places(module_world: World, hub: HubProcess) ->
     forget(facts)
 
 
+def test_a_second_file_gets_its_share(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """With few places, a long fill does not keep them from a later one."""
+    world = make_world(private={}, settings={"upstream.max_transfers": 4})
+    long, short = fresh(hub, 128 * MIB), fresh(hub, 10 * MIB)
+    for facts in (long, short):
+        hub.fault(facts["sha256"], host="cdn", rate_bytes_per_s=2 * MIB)
+    first = Download(world, long["main"]).has(MIB)
+    second = Download(world, short["main"]).done(30)
+    assert second.clean and second.sha256 == short["sha256"] and first.is_alive()
+    hub.heal()
+    assert first.done().sha256 == long["sha256"]
+    forget(long)
+    forget(short)
+
+
 def test_several_ranges_of_an_unfinished_file_are_the_whole(module_world: World, hub: HubProcess) -> None:
     facts = fresh(hub, 4 * MIB)
     answer = Download(module_world, facts["main"], headers={"Range": "bytes=0-9,100-109"}).done()
