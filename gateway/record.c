@@ -120,7 +120,7 @@ void record_subject_encode(struct gw_buf *out, const struct auth_subject *s)
         put_str(out, s->groups[i]);
 }
 
-bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
+int record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
 {
     struct gw_str *groups;
     uint8_t flags[2];
@@ -132,22 +132,22 @@ bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw
         !get_str(&in, &out->realm) || !get_str(&in, &out->source_id) || !get_str(&in, &out->dn) ||
         !get_str(&in, &out->name) || !get_str(&in, &out->display) || !get_str(&in, &out->email) ||
         !get_bytes(&in, &n, sizeof(n)))
-        return false;
+        return GW_CORRUPT;
     if (n > in.n / sizeof(uint32_t))
-        return false;
+        return GW_CORRUPT;
     groups = gw_arena_alloc(a, n * sizeof(*groups) + 1);
     if (groups == NULL)
-        return false;
+        return GW_NO_MEMORY;
     for (uint32_t i = 0; i < n; i++)
         if (!get_str(&in, &groups[i]))
-            return false;
+            return GW_CORRUPT;
     if (in.n != 0)
-        return false;
+        return GW_CORRUPT;
     out->groups = groups;
     out->n_groups = n;
     out->state = flags[0] ? AUTH_ACTIVE : AUTH_SUSPENDED;
     out->service = flags[1] != 0;
-    return true;
+    return GW_OK;
 }
 
 void record_ref_encode(struct gw_buf *out, const struct record_ref *r)

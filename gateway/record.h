@@ -13,8 +13,9 @@
 void record_token_encode(struct gw_buf *out, const struct auth_token *t);
 bool record_token_decode(struct auth_token *out, struct gw_str value); /* borrows from value */
 void record_subject_encode(struct gw_buf *out, const struct auth_subject *s);
-bool record_subject_decode(struct auth_subject *out, struct gw_str value,
-                           struct gw_arena *a); /* borrows; groups array in the arena */
+/* GW_OK; GW_CORRUPT; GW_NO_MEMORY. Borrows; the array of the groups is in the arena */
+int record_subject_decode(struct auth_subject *out, struct gw_str value,
+                          struct gw_arena *a) GW_MUST_CHECK;
 
 /* A ref: the commit, and the repo's canonical name. */
 struct record_ref {
