@@ -105,6 +105,7 @@ struct gateway {
     unsigned slot;
     struct gw_log log;
     bool command, leaving;
+    _Atomic bool cancelled; /* read by job threads */
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
     char key[32];      /* data/key: MAC of token and subject files */

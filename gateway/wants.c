@@ -97,6 +97,10 @@ void gateway_job_run(struct gateway_job *job)
         r->status = gw_fail(&r->err, GW_TIMEOUT, 0, "waited too long for its turn");
         return;
     }
+    if (atomic_load(&job->gw->cancelled)) {
+        r->status = gw_fail(&r->err, GW_CANCELLED, 0, "the process ends");
+        return;
+    }
     r->status = run_verb(job);
     if (r->status != GW_OK && r->err.status != (enum gw_status)r->status) /* a bare status */
         gw_fail(&r->err, r->status, 0, "%s", gw_status_name(r->status));

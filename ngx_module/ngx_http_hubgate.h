@@ -56,6 +56,7 @@ extern ngx_http_hubgate_worker_t  ngx_http_hubgate_worker;
 
 /* worker.c */
 ngx_int_t ngx_http_hubgate_init_worker(ngx_cycle_t *cycle);
+void ngx_http_hubgate_leave_worker(ngx_cycle_t *cycle);
 void ngx_http_hubgate_exit_worker(ngx_cycle_t *cycle);
 
 /* handler.c */

@@ -71,6 +71,31 @@ ngx_module_t  ngx_http_hubgate_module = {
 };
 
 
+static ngx_core_module_t  ngx_hubgate_leave_module_ctx = {
+    ngx_string("hubgate_leave"),
+    NULL,                                  /* create configuration */
+    NULL                                   /* init configuration */
+};
+
+
+/* stands before the thread pool's module (see config), whose exit joins */
+
+ngx_module_t  ngx_hubgate_leave_module = {
+    NGX_MODULE_V1,
+    &ngx_hubgate_leave_module_ctx,         /* module context */
+    NULL,                                  /* module directives */
+    NGX_CORE_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_http_hubgate_leave_worker,         /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
 static ngx_str_t  ngx_http_hubgate_name = ngx_string("hubgate");
 
 
