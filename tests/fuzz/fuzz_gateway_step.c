@@ -29,6 +29,7 @@ static const char rules[] =
 static char dir[] = "/tmp/hubgate-fuzz-XXXXXX";
 static struct gateway *gw;
 static struct gateway_snapshot *snapshot;
+static void *shared;
 static char token[AUTH_TOKEN_LEN + 1];
 static struct gateway_job *posted[64];
 static size_t n_posted;
@@ -57,6 +58,7 @@ static void finish(void)
 
     gateway_close(gw);
     gateway_snapshot_free(snapshot);
+    free(shared);
     if (gw_dir_remove(dir, &err) != GW_OK) {
         fprintf(stderr, "%s\n", err.text);
     }
@@ -114,10 +116,10 @@ static void start(void)
 {
     static const char *const folders[] = {"data", "cache", "policy.d"};
     struct gateway_options o = {.command = true, .post = post};
-    void *shared = calloc(1, gateway_shared_bytes());
     struct gw_error err;
     char path[128];
 
+    shared = calloc(1, gateway_shared_bytes());
     demand(mkdtemp(dir) != NULL && shared != NULL, "a folder");
     for (size_t i = 0; i < 3; i++) {
         snprintf(path, sizeof(path), "%s/%s", dir, folders[i]);
