@@ -104,6 +104,11 @@ asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's so
 	HUBGATE_MODULE="$(abspath $(ASAN)/ngx_http_hubgate_module.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
+e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
+	@deploy/install-deps || [ $$? -eq 2 ]
+	@$(MAKE) --no-print-directory all
+	@BUILD="$(BUILD)" tests/venv venv venv-data venv-models
+	@BUILD="$(BUILD)" tests/run-e2e tests/e2e/models.py
 test: ## check and e2e; installs what they need first (Debian 12)
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
