@@ -197,6 +197,21 @@ static int put_whole(struct gateway_job *job, enum gw_status status)
                    GW_STR(""));
 }
 
+/* A cursor that somebody made up may name a page that the list does not have: then that is known.
+ */
+static int put_no_page(struct gateway_job *job)
+{
+    struct gw_str *f = job->fields;
+    struct gw_str name = FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]);
+    struct cache_record rec;
+
+    if (name.p == NULL)
+        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+    if (cache_get(job->gw->cache, CACHE_TREE, name, &job->arena, &rec) == GW_OK)
+        return GW_OK;
+    return job_put(job, CACHE_TREE, name, GW_NOT_FOUND, HUB_BAD_REQUEST, GW_STR(""));
+}
+
 int job_tree(struct gateway_job *job)
 {
     struct gw_str cursor, page, next;
@@ -212,6 +227,8 @@ int job_tree(struct gateway_job *job)
     if (rc == GW_OK && listed && job->fields[5].n == 0 && job->fields[6].p[0] == 'r' &&
         cursor.n == 0 && next.n == 0)
         rc = put_whole(job, GW_OK); /* all of the commit came in one call */
+    if (rc == GW_OK && !gw_str_eq_c(page, "0"))
+        rc = put_no_page(job);
     return rc;
 }
 
