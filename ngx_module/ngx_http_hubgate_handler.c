@@ -100,6 +100,12 @@ ngx_http_hubgate_fill(ngx_http_hubgate_ctx_t *ctx)
     req->target = ngx_http_hubgate_str(r->unparsed_uri);
     req->host = ngx_http_hubgate_value(r->headers_in.host);
 
+    if (r->host_start) {               /* absolute-form: Host does not count */
+        req->host.p = (char *) r->host_start;
+        req->host.n = (r->port_end ? r->port_end : r->host_end)
+                      - r->host_start;
+    }
+
     if (req->host.n == 0) {            /* HTTP/2 has :authority only */
         req->host = ngx_http_hubgate_str(r->headers_in.server);
     }
