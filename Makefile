@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e e2e-models docs
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models docs
 all: module command
 
 help: ## this list
@@ -104,6 +104,11 @@ asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's so
 	HUBGATE_MODULE="$(abspath $(ASAN)/ngx_http_hubgate_module.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
+TSAN := build-tsan
+TSAN_TESTS := $(patsubst %,$(TSAN)/unit/cache/test_%,fill blob map index upstream shared)
+tsan: ## what threads of the cache share, under ThreadSanitizer
+	@$(MAKE) --no-print-directory -s CC=gcc BUILD=$(TSAN) OPT=-O1 SANITIZE=-fsanitize=thread $(TSAN_TESTS)
+	@tests/run-unit $(TSAN_TESTS)
 e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@$(MAKE) --no-print-directory all
