@@ -42,6 +42,8 @@ typedef struct {
     ngx_queue_t               queue;       /* in worker.waiting */
     uint64_t                  offset;      /* GATEWAY_PART: the next byte to send */
     ngx_file_t                file;        /* of the part */
+    size_t                    body_max;    /* bytes that the route takes */
+    size_t                    body_size;   /* of the memory of req.body */
     u_char                    id[24];
     unsigned                  counted:1;   /* r->main->count was taken: we finalize */
     unsigned                  is_waiting:1;
