@@ -86,6 +86,7 @@ struct gateway_breaker {
 struct gateway_lane {         /* one per peer */
     struct gateway_job *jobs; /* running and queued, oldest first */
     size_t running, cap;
+    int64_t quiet_until_ms; /* monotonic: nothing is begun in the background before */
     struct gateway_breaker breaker;
 };
 

@@ -14,6 +14,7 @@
 #define BREAKER_MAX_MS 30000
 #define JOB_ARENA_MAX (256u << 20)
 #define BACKGROUND_MS 60000
+#define BACKGROUND_PAUSE_MS 1000 /* after a failure that nobody waited for */
 
 static const struct {
     const char *verb;
@@ -264,7 +265,7 @@ int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_
 void wants_background(struct gateway *gw, const struct gw_want *want)
 {
     if (want->key.p == NULL || (gw->leaving && want->peer != GW_PEER_DISK) ||
-        wants_open(gw, want->peer))
+        wants_open(gw, want->peer) || gw_mono_ms() < gw->lanes[want->peer].quiet_until_ms)
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
@@ -290,6 +291,8 @@ void gateway_job_done(struct gateway_job *job)
     lane->running--;
     breaker_learn(gw, job->peer, job);
     audit_done(gw, job);
+    if (job->waiters == NULL && job->result.status != GW_OK) /* else each request tries it again */
+        lane->quiet_until_ms = gw_mono_ms() + BACKGROUND_PAUSE_MS;
     while ((w = job->waiters) != NULL) {
         wants_unpark(w->req);
         attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
