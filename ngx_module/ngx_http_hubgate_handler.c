@@ -314,9 +314,12 @@ ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx)
             ctx->body_size = size;
         }
 
-        ngx_memcpy((char *) ctx->req.body.p + ctx->req.body.n, cl->buf->pos, n);
+        if (n) {                       /* the last one may be bare */
+            ngx_memcpy((char *) ctx->req.body.p + ctx->req.body.n,
+                       cl->buf->pos, n);
+            ctx->req.body.n += n;
+        }
 
-        ctx->req.body.n += n;
         cl->buf->pos = cl->buf->last;
 
         r->request_body->bufs = cl->next;
