@@ -116,7 +116,7 @@ enum cache_kind {
     CACHE_FILE,     /* "model/ns/name@<commit>//path" -> hub_entry */
     CACHE_DOCUMENT, /* info, refs, commits ... -> JSON */
     CACHE_TREE,     /* a page of a tree -> JSON and the next cursor */
-    CACHE_COMMIT,   /* "model/ns/name@<commit>" -> flags: its whole tree is held */
+    CACHE_COMMIT,   /* "model/ns/name@<commit>" -> hashes of all its paths */
     CACHE_TOKEN,
     CACHE_SUBJECT, /* as last read from data/ */
     CACHE_RENAME,  /* public name as asked -> canonical name */

@@ -3,6 +3,9 @@
  * bytes. */
 #include "gateway/record.h"
 
+#include <stdlib.h>
+
+#include "base/sha.h"
 #include "hub/hub.h"
 
 #define RECORD_VERSION '1'
@@ -162,4 +165,45 @@ bool record_ref_decode(struct record_ref *out, struct gw_str in)
 {
     return get_version(&in) && get_str(&in, &out->commit) && get_str(&in, &out->ns) &&
            get_str(&in, &out->name) && in.n == 0 && hub_is_commit(out->commit) && out->name.n > 0;
+}
+
+static uint64_t path_hash(struct gw_str path)
+{
+    uint8_t digest[32];
+    uint64_t hash;
+
+    gw_sha256_once(path.p, path.n, digest);
+    memcpy(&hash, digest, sizeof(hash));
+    return hash;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(uint64_t));
+}
+
+void record_paths_add(struct record_paths *p, struct gw_str path)
+{
+    uint64_t hash = path_hash(path);
+
+    gw_buf_add(&p->hashes, (struct gw_str){(const char *)&hash, sizeof(hash)});
+}
+
+void record_paths_encode(struct gw_buf *out, struct record_paths *p)
+{
+    if (p->hashes.n != 0)
+        qsort(p->hashes.p, p->hashes.n / sizeof(uint64_t), sizeof(uint64_t), by_hash);
+    gw_buf_add_char(out, RECORD_VERSION);
+    gw_buf_add(out, gw_buf_str(&p->hashes));
+    out->failed = out->failed || p->hashes.failed;
+}
+
+bool record_paths_absent(struct gw_str value, struct gw_str path)
+{
+    uint64_t hash = path_hash(path);
+
+    if (!get_version(&value) || value.n % sizeof(hash) != 0)
+        return false;
+    return value.n == 0 ||
+           bsearch(&hash, value.p, value.n / sizeof(hash), sizeof(hash), by_hash) == NULL;
 }

@@ -24,4 +24,14 @@ struct record_ref {
 void record_ref_encode(struct gw_buf *out, const struct record_ref *r);
 bool record_ref_decode(struct record_ref *out, struct gw_str value);
 
+/* All paths of a commit, as hashes. What no record says of a file is no answer (the record may have
+ * been evicted, or its key damaged); only a path that is not among all of them is absent. */
+struct record_paths {
+    struct gw_buf hashes; /* gw_buf_init with a ceiling; gw_buf_release */
+};
+void record_paths_add(struct record_paths *p, struct gw_str path);
+/* Sorts p. out->failed: no memory, or p is not complete. */
+void record_paths_encode(struct gw_buf *out, struct record_paths *p);
+bool record_paths_absent(struct gw_str value, struct gw_str path);
+
 #endif

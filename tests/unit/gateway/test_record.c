@@ -207,13 +207,50 @@ static void test_page(void **state)
     gw_arena_release(&a);
 }
 
+/* A path that was added is never absent, whatever else is true; what cannot be read says nothing.
+ */
+static void test_paths(void **state)
+{
+    struct record_paths p;
+    struct gw_buf b;
+    char path[16];
+
+    (void)state;
+    gw_buf_init(&p.hashes, 8000);
+    gw_buf_init(&b, 8001);
+    record_paths_encode(&b, &p);
+    assert_true(!b.failed && record_paths_absent(gw_buf_str(&b), GW_STR("a")));
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "d/%d", i);
+        record_paths_add(&p, gw_str_c(path));
+    }
+    gw_buf_reset(&b);
+    record_paths_encode(&b, &p);
+    assert_false(b.failed);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "d/%d", i);
+        assert_false(record_paths_absent(gw_buf_str(&b), gw_str_c(path)));
+        snprintf(path, sizeof(path), "e/%d", i);
+        assert_true(record_paths_absent(gw_buf_str(&b), gw_str_c(path)));
+    }
+    for (size_t n = 0; n < 8; n++) {
+        assert_int_equal(record_paths_absent(gw_str_sub(gw_buf_str(&b), 0, n), GW_STR("e/1")),
+                         n == 1);
+    }
+    assert_false(record_paths_absent(GW_STR("2"), GW_STR("a")));
+    record_paths_add(&p, GW_STR("one too many"));
+    gw_buf_reset(&b);
+    record_paths_encode(&b, &p);
+    assert_true(b.failed);
+    gw_buf_release(&p.hashes);
+    gw_buf_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_token),
-        cmocka_unit_test(test_subject),
-        cmocka_unit_test(test_ref),
-        cmocka_unit_test(test_page),
+        cmocka_unit_test(test_token), cmocka_unit_test(test_subject), cmocka_unit_test(test_ref),
+        cmocka_unit_test(test_page),  cmocka_unit_test(test_paths),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
