@@ -118,9 +118,9 @@ static int by_token(struct gateway *gw, struct gateway_request *req,
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
         return rc;
-    if (rc != GW_OK)
+    if (rc != GW_OK && rc != GW_NOT_FOUND)
         return failure(why, detail, a, &err);
-    known = rec.status == GW_OK && record_token_decode(&token, rec.value) &&
+    known = rc == GW_OK && rec.status == GW_OK && record_token_decode(&token, rec.value) &&
             gw_str_eq_c(f.name, token.id);
     rc = auth_token_check(cred->secret, known ? &token : NULL, req->state->started_ms, &err);
     if (rc != GW_OK) {
