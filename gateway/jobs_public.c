@@ -271,7 +271,7 @@ static int ask_by_head(struct paths_call *c, size_t i)
         return why == HUB_ENTRY_NOT_FOUND ? GW_OK : job_outage(job, &reply, why);
     }
     digest = hub_etag_digest(reply.linked_etag.n ? reply.linked_etag : reply.etag);
-    if (!gw_str_u64(reply.linked_size, &e.size)) {
+    if (!gw_str_u64(reply.linked_size, &e.size) || e.size > INT64_MAX) {
         if (reply.content_length < 0 || reply.status != 200)
             return gw_fail(&job->result.err, GW_INVALID, 0, "upstream names no size for a file");
         e.size = (uint64_t)reply.content_length;

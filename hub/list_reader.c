@@ -88,8 +88,8 @@ static int take_digest(struct hub_list_reader *r, char *to, size_t digits, enum 
 static int take_number(struct hub_list_reader *r, uint64_t *to, enum gw_json_event ev,
                        struct gw_str text)
 {
-    if (ev != GW_JSON_NUMBER || !gw_str_u64(text, to)) {
-        return invalid(r, "a size that is no whole number");
+    if (ev != GW_JSON_NUMBER || !gw_str_u64(text, to) || *to > INT64_MAX) {
+        return invalid(r, "a size that is no whole number, or none of a file");
     }
     return GW_OK;
 }

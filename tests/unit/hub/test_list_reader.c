@@ -134,6 +134,8 @@ static void lists(void **state)
         {ENTRY(",\"size\":1e3"), GW_INVALID, 0},
         {ENTRY(",\"size\":\"1\""), GW_INVALID, 0},
         {ENTRY(",\"size\":18446744073709551616"), GW_INVALID, 0},
+        {ENTRY(",\"size\":9223372036854775808"), GW_INVALID, 0},
+        {ENTRY(",\"size\":9223372036854775807"), GW_OK, 1},
         {ENTRY(",\"oid\":\"XYZ\""), GW_INVALID, 0},
         {ENTRY(",\"oid\":null"), GW_INVALID, 0},
         {ENTRY(",\"path\":7"), GW_INVALID, 0},
