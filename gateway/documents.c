@@ -101,6 +101,8 @@ int document_tree(struct gateway *gw, struct gateway_request *req, struct gatewa
         if (!parse_cursor(t->cursor, &commit, &page))
             return answer_refuse(gw, req, ans, HUB_BAD_REQUEST,
                                  GW_STR("this cursor is not one of ours"), 0);
+        if (!gw_str_eq(commit, r.commit)) /* the name leads elsewhere now, or never led there */
+            st->object.revision = commit;
         r.commit = st->commit = commit;
         st->object.commit = commit;
         rc = admit(gw, req, ans, &st->object, t->action);

@@ -45,9 +45,12 @@ typedef struct {
     size_t                    body_max;    /* bytes that the route takes */
     size_t                    body_size;   /* of the memory of req.body */
     u_char                    id[24];
+    off_t                     sent;        /* at the end, for the audit record */
+    ngx_uint_t                status;
     unsigned                  counted:1;   /* r->main->count was taken: we finalize */
     unsigned                  is_waiting:1;
     unsigned                  header_sent:1;
+    unsigned                  complete:1;
 } ngx_http_hubgate_ctx_t;
 
 

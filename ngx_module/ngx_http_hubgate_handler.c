@@ -422,29 +422,27 @@ ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc)
 }
 
 
-/* the audit record is made from the finished request */
+/*
+ * How the request ended. Its answer lives until the pool goes: log handlers
+ * that run after this one may read headers of it.
+ */
 
 ngx_int_t
 ngx_http_hubgate_log_handler(ngx_http_request_t *r)
 {
-    off_t                    sent;
-    ngx_uint_t               status;
     ngx_http_hubgate_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
 
-    if (ctx == NULL || ngx_http_hubgate_worker.gw == NULL) {
+    if (ctx == NULL) {
         return NGX_OK;
     }
 
-    sent = r->connection->sent - (off_t) r->header_size;
-    status = r->err_status ? r->err_status : r->headers_out.status;
-
-    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) status,
-                sent > 0 ? (uint64_t) sent : 0,
-                r->connection->error == 0 && r->header_sent
-                && (ctx->ans.kind != GATEWAY_PART
-                    || ctx->offset == ctx->ans.end));
+    ctx->sent = r->connection->sent - (off_t) r->header_size;
+    ctx->status = r->err_status ? r->err_status : r->headers_out.status;
+    ctx->complete = r->connection->error == 0 && r->header_sent
+                    && (ctx->ans.kind != GATEWAY_PART
+                        || ctx->offset == ctx->ans.end);
 
     return NGX_OK;
 }
@@ -464,5 +462,6 @@ ngx_http_hubgate_cleanup(void *data)
         ctx->is_waiting = 0;
     }
 
-    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, 0, 0, false);
+    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) ctx->status,
+                ctx->sent > 0 ? (uint64_t) ctx->sent : 0, ctx->complete);
 }

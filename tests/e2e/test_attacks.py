@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import Callable
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.lab.procs import wait_until
 from tests.lab.world import ORG, World
 
 WORLD = {"people": "file"}
@@ -70,3 +72,16 @@ def test_ranges_that_are_none(module_world: World) -> None:
         answer = module_world.get(FILE, "reader", headers={"Range": value})
         assert (answer.status, answer["content-range"]) == (416, f"bytes */{size}") and answer.json()["error"]
         assert module_world.get(FILE, "stranger", headers={"Range": value})["content-range"] is None
+
+
+def test_a_cursor_is_no_way_to_another_commit(make_world: Callable[..., World]) -> None:
+    """Who may read main only does not read a commit by naming it in a cursor."""
+    world = make_world(people="file", workers=1, policy={
+        "version": 1, "private_namespaces": [ORG],
+        "rules": [{"id": "main", "allow": ["read"], "to": ["user:reader"], "where": {"hub": "private", "repo": f"{ORG}/*", "revisions": ["main"]}}]})
+    tree = f"/api/models/{ORG}/llm/tree/main"
+    old = str(world.get(tree, "reader")["x-repo-commit"])
+    world.import_repo(f"{ORG}/llm", {"config.json": "{}"})
+    assert wait_until("the new commit", lambda: world.get(tree, "reader")["x-repo-commit"] != old)
+    assert world.get(f"/api/models/{ORG}/llm/tree/{old}", "reader").status == 404
+    assert world.get(f"{tree}?cursor={old}.0.", "reader").status == 404
