@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay e2e test bench clean module command format asan-e2e e2e-models docs
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models docs
 all: module command
 
 help: ## this list
@@ -70,12 +70,24 @@ $(BUILD)/unit/$(1)/%: tests/unit/$(1)/%.c $(call room_libs,$(1))
 $(BUILD)/fuzz/fuzz_$(1)_%: tests/fuzz/fuzz_$(1)_%.c tests/fuzz/driver.c $(call room_libs,$(1))
 	@mkdir -p $$(@D); echo '  LD  $$@'
 	$$(V)$$(TEST_CC) -o $$@ $$< tests/fuzz/driver.c $(call room_libs,$(1)) $$(LIBS)
+$(BUILD)/libfuzzer/fuzz_$(1)_%: tests/fuzz/fuzz_$(1)_%.c $(call room_libs,$(1))
+	@mkdir -p $$(@D); echo '  LD  $$@'
+	$$(V)$$(TEST_CC) -fsanitize=fuzzer -o $$@ $$< $(call room_libs,$(1)) $$(LIBS)
 endef
 $(foreach r,$(ROOMS),$(eval $(call test_rules,$(r))))
 unit: $(UNIT_BIN) ## run the unit tests
 	@tests/run-unit $(UNIT_BIN)
 fuzz-replay: $(FUZZ_BIN) ## replay the fuzz corpora
 	@tests/run-fuzz-replay $(FUZZ_BIN)
+
+FUZZ_SECONDS ?= 60
+fuzz: ## run each fuzzer for FUZZ_SECONDS under libFuzzer (clang), with sanitizers; FUZZ=name: only that one
+	$(MAKE) --no-print-directory BUILD=build-fuzz CC=clang OPT=-O1 \
+	    SANITIZE="-fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all -fno-omit-frame-pointer" fuzz-run
+fuzz-run: $(patsubst tests/fuzz/%.c,$(BUILD)/libfuzzer/%,$(sort $(wildcard tests/fuzz/$(if $(FUZZ),$(FUZZ),fuzz_*).c)))
+	@for program in $^; do name=$${program##*/}; mkdir -p $(BUILD)/corpus/$$name; \
+	    $$program -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/$$name- -print_final_stats=0 -verbosity=0 \
+	        $(BUILD)/corpus/$$name tests/fuzz/corpus/$$name && echo "$$name: nothing in $(FUZZ_SECONDS) s" || exit 1; done
 
 # ---- what is checked. Everything that ends in "N passed, N failed" can be a part of tests/run-all ----
 lint: command ## layers, headers alone, format, generated docs
@@ -86,14 +98,30 @@ e2e: all ## nginx with the module, a directory, a Hub and the real clients
 	@BUILD="$(BUILD)" tests/run-e2e
 ASAN := build-asan
 asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's source), module and command
+	@deploy/install-deps || [ $$? -eq 2 ]
 	@tests/asan-build $(ASAN)
 	@HUBGATE_NGINX="$(abspath $(ASAN)/objs/nginx)" HUBGATE_COMMAND="$(abspath $(ASAN)/hubgate)" \
 	HUBGATE_MODULE="$(abspath $(ASAN)/ngx_http_hubgate_module.so)" \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
+TSAN := build-tsan
+TSAN_TESTS := $(patsubst %,$(TSAN)/unit/cache/test_%,fill blob map index upstream shared)
+tsan: ## what threads of the cache share, under ThreadSanitizer
+	@$(MAKE) --no-print-directory -s CC=gcc BUILD=$(TSAN) OPT=-O1 SANITIZE=-fsanitize=thread $(TSAN_TESTS)
+	@tests/run-unit $(TSAN_TESTS)
+e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
+	@deploy/install-deps || [ $$? -eq 2 ]
+	@$(MAKE) --no-print-directory all
+	@BUILD="$(BUILD)" tests/venv venv venv-data venv-models
+	@BUILD="$(BUILD)" tests/run-e2e tests/e2e/models.py
 test: ## check and e2e; installs what they need first (Debian 12)
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
+
+bench: all ## ratios against static nginx, proxy_cache, slice and the Hub itself; as JSON in build/bench.json
+	@deploy/install-deps || [ $$? -eq 2 ]
+	@tests/venv venv-hf240-noxet
+	@python3 -m tests.bench
 
 format: ## lay out the C sources (not ngx_module/, which keeps nginx's style)
 	find $(ROOMS) tests -name '*.[ch]' -print0 | xargs -0 clang-format -i

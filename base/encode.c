@@ -68,6 +68,17 @@ bool gw_is_hex_lower(struct gw_str s, size_t n)
     return true;
 }
 
+bool gw_hex_lower(char *out, struct gw_str s, size_t n)
+{
+    if (s.n != n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        out[i] = s.p[i] >= 'A' && s.p[i] <= 'F' ? (char)(s.p[i] + ('a' - 'A')) : s.p[i];
+    }
+    return gw_is_hex_lower((struct gw_str){out, n}, n);
+}
+
 void gw_base64_encode(struct gw_buf *out, struct gw_str bytes)
 {
     const unsigned char *p = (const unsigned char *)bytes.p;

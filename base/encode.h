@@ -15,6 +15,9 @@ void gw_hex_encode(char *out /* 2n + 1 */, const void *bytes, size_t n);
 /* Exactly 2n digits, either case; out is left alone on failure. */
 bool gw_hex_decode(void *out, size_t n, struct gw_str hex);
 bool gw_is_hex_lower(struct gw_str s, size_t n); /* exactly n of [0-9a-f] */
+/* Exactly n hex digits of any case, in lower case into out (n bytes, no NUL). false: others; out is
+ * not defined. */
+bool gw_hex_lower(char *out, struct gw_str s, size_t n);
 
 /* RFC 4648 with padding. decode: strict alphabet, whole input, one text per value (no stray bits
  * under the padding); false also when the bytes are more than cap. */

@@ -173,11 +173,15 @@ static bool unproven(const struct cache *c, const struct stat *st)
 static int prove_again(struct cache *c, struct gw_str digest, int fd, const struct stat *st,
                        const char *path)
 {
+    struct timespec now[2];
     struct gw_error err;
     int rc = file_right(fd, -1, digest, (uint64_t)st->st_size, &err);
 
     if (rc == GW_OK) {
-        futimens(fd, NULL); /* it need not be proved twice in one boot */
+        /* it need not be proved twice in one boot; the kernel's own "now" is some ms late */
+        clock_gettime(CLOCK_REALTIME, &now[0]);
+        now[1] = now[0];
+        futimens(fd, now);
     } else if (rc == GW_CORRUPT) {
         atomic_fetch_add(&c->shared->counters.integrity_failures, 1);
         gw_log_write(&c->log, GW_LOG_WARN, "%s, after another boot: removed", err.text);

@@ -119,7 +119,7 @@ enum cache_kind {
     CACHE_FILE,     /* "model/ns/name@<commit>//path" -> hub_entry */
     CACHE_DOCUMENT, /* info, refs, commits ... -> JSON */
     CACHE_TREE,     /* a page of a tree -> JSON and the next cursor */
-    CACHE_COMMIT,   /* "model/ns/name@<commit>" -> flags: its whole tree is held */
+    CACHE_COMMIT,   /* "model/ns/name@<commit>" -> hashes of all its paths */
     CACHE_TOKEN,
     CACHE_SUBJECT, /* as last read from data/ */
     CACHE_RENAME,  /* public name as asked -> canonical name */
@@ -178,7 +178,8 @@ struct cache_reply {
  * stops at another host and returns that answer; GET follows to an allowed host without the token,
  * to any other, or back from there: GW_FORBIDDEN. X-* and RateLimit are the upstream's own words,
  * X-Linked-* and X-Repo-Commit are kept over a redirect to the bytes. sink gets the body of a 2xx
- * in pieces; its failure ends the call and is returned. Strings live in the arena.
+ * in pieces; its failure ends the call and is returned, with its words when it fills *err. Strings
+ * live in the arena.
  * @return GW_OK for any HTTP status; GW_UNAVAILABLE (connect, TLS, DNS); GW_TIMEOUT; GW_FORBIDDEN;
  * GW_INVALID (not HTTP, compressed body); GW_TOO_LARGE (headers over 64 KiB); GW_CANCELLED */
 int cache_upstream_call(struct cache *c, const struct cache_call *call,

@@ -586,7 +586,7 @@ static size_t on_body(char *p, size_t size, size_t count, void *ctx)
     atomic_fetch_add(&x->c->shared->counters.upstream_bytes, n);
     if (x->reply->status >= 200 && x->reply->status < 300 && x->sink != NULL) {
         rc = x->sink(x->ctx, (struct gw_str){p, n});
-        return rc == GW_OK ? n : refuse(x, (enum gw_status)rc, "sends what cannot be taken");
+        return rc == GW_OK ? n : refuse(x, (enum gw_status)rc, NULL);
     }
     x->discarded += n;
     if (x->discarded > DISCARD_MAX) {
@@ -675,10 +675,18 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
         code = set_method(easy, call);
         code = code != CURLE_OK ? code : set_callbacks(easy, x, left_ms > 0 ? left_ms : 1);
         if (code == CURLE_OK) {
+            if (err != NULL) {
+                err->status = GW_OK;
+            }
             atomic_fetch_add(&c->shared->counters.upstream_calls, 1);
             code = curl_easy_perform(easy);
         }
-        if (x->refused != GW_OK) {
+        if (x->refused != GW_OK && x->why == NULL) { /* the sink may have said why */
+            rc = err != NULL && err->status == x->refused
+                     ? (int)x->refused
+                     : gw_fail(err, x->refused, 0, "upstream %s: sends what cannot be taken",
+                               call->method);
+        } else if (x->refused != GW_OK) {
             rc = gw_fail(err, x->refused, 0, "upstream %s: %s", call->method, x->why);
         } else if (code == CURLE_OUT_OF_MEMORY && x->header_bytes > 0 && !x->in_body) {
             /* how curl 7.88 says that one header line is over its own 100 KiB */

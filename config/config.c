@@ -654,6 +654,16 @@ static const struct gw_yaml *node(const struct gw_yaml *root, const char *map, c
     return v != NULL ? v : m != NULL ? m : root;
 }
 
+/* Is this folder the other one, or does it lie in it, as the paths are written? */
+static bool lies_in(const char *path, const char *folder)
+{
+    size_t n = strlen(folder);
+
+    while (n > 1 && folder[n - 1] == '/')
+        n--;
+    return strncmp(path, folder, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
+}
+
 static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
@@ -668,6 +678,9 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
     if (!is_origin(c->upstream.url))
         return FAIL(l, node(root, "upstream", "url", NULL),
                     "upstream.url: scheme and host only, such as https://huggingface.co");
+    if (lies_in(c->data, c->cache.dir))
+        return FAIL(l, node(root, "cache", "dir", NULL),
+                    "cache.dir must not hold data: who removes the cache would remove it too");
     if (c->upstream.stale_max_ms < c->upstream.ttl_ms)
         return FAIL(l, node(root, "upstream", "stale_max", "ttl"),
                     "upstream.stale_max must not be shorter than upstream.ttl");

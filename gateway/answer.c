@@ -12,16 +12,25 @@ void answer_header(struct gateway_answer *ans, struct gw_str name, struct gw_str
     ans->headers[ans->n_headers++] = (struct gateway_header){name, value};
 }
 
+/* Some clients and health checks name the port that nobody has to name. */
+static struct gw_str without_default_port(struct gw_str host)
+{
+    size_t n = gw_str_ends(host, GW_STR(":443")) ? 4 : gw_str_ends(host, GW_STR(":80")) ? 3 : 0;
+
+    return gw_str_sub(host, 0, host.n - n);
+}
+
 /* The entry of public_urls whose authority was asked; scheme differs behind a TLS terminator, so it
  * does not count. */
 struct gw_str request_public_url(const struct gateway *gw, const struct gateway_request *req)
 {
     const struct config_list *urls = &gw->config->public_urls;
+    struct gw_str asked = req->host;
 
     for (size_t i = 0; i < urls->n; i++) {
         struct gw_str host = urls->items[i];
         host = gw_str_sub(host, gw_str_starts(host, GW_STR("https://")) ? 8 : 7, host.n);
-        if (gw_str_ieq(host, req->host))
+        if (gw_str_ieq(host, asked) || gw_str_ieq(host, without_default_port(asked)))
             return urls->items[i];
     }
     return (struct gw_str){NULL, 0};

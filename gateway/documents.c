@@ -101,6 +101,8 @@ int document_tree(struct gateway *gw, struct gateway_request *req, struct gatewa
         if (!parse_cursor(t->cursor, &commit, &page))
             return answer_refuse(gw, req, ans, HUB_BAD_REQUEST,
                                  GW_STR("this cursor is not one of ours"), 0);
+        if (!gw_str_eq(commit, r.commit)) /* the name leads elsewhere now, or never led there */
+            st->object.revision = commit;
         r.commit = st->commit = commit;
         st->object.commit = commit;
         rc = admit(gw, req, ans, &st->object, t->action);
@@ -150,6 +152,8 @@ int document_paths(struct gateway *gw, struct gateway_request *req, struct gatew
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
     rc = hub_paths_parse(&paths, &n, &expand, req->content_type, req->body, &st->arena, &err);
+    if (rc == GW_NO_MEMORY)
+        return rc;
     if (rc != GW_OK)
         return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST,
                              gw_str_c(err.text), 0);
@@ -283,22 +287,34 @@ int document_whoami(struct gateway *gw, struct gateway_request *req, struct gate
     return answer_json(req, ans, json);
 }
 
+/* A field of the body; without a body ("curl -X POST") none is given. */
+static int mint_field(struct gateway_request *req, const char *key, struct gw_str *value)
+{
+    struct gw_error err;
+
+    *value = GW_STR("");
+    return req->body.n == 0
+               ? GW_OK
+               : hub_field(value, key, req->content_type, req->body, &req->state->arena, &err);
+}
+
 static int mint_fields(struct gateway *gw, struct gateway_request *req, struct gw_str *name,
                        struct gw_str *role, int64_t *expires_ms, const char **wrong)
 {
     struct gateway_state *st = req->state;
     struct gw_str expires;
-    struct gw_error err;
     int64_t life = gw->config->identity.token_default_ms;
+    int rc = mint_field(req, "name", name);
 
+    if (rc == GW_OK)
+        rc = mint_field(req, "role", role);
+    if (rc == GW_OK)
+        rc = mint_field(req, "expires", &expires);
+    *wrong = "the body must be a form or a JSON object with name, role (read or write) and "
+             "expires (90d)";
+    if (rc != GW_OK)
+        return rc;
     *wrong = NULL;
-    if (hub_field(name, "name", req->content_type, req->body, &st->arena, &err) != GW_OK ||
-        hub_field(role, "role", req->content_type, req->body, &st->arena, &err) != GW_OK ||
-        hub_field(&expires, "expires", req->content_type, req->body, &st->arena, &err) != GW_OK) {
-        *wrong = "the body must be a form or a JSON object with name, role (read or write) and "
-                 "expires (90d)";
-        return GW_INVALID;
-    }
     if (name->n == 0)
         *name = GW_STR("token");
     if (role->n == 0)
@@ -335,7 +351,10 @@ int document_mint(struct gateway *gw, struct gateway_request *req, struct gatewa
         return answer_refuse(
             gw, req, ans, HUB_LOGIN_NEEDED,
             GW_STR("A token is made with your user name and password: curl -u NAME"), 0);
-    if (mint_fields(gw, req, &name, &role, &expires_ms, &wrong) != GW_OK)
+    rc = mint_fields(gw, req, &name, &role, &expires_ms, &wrong);
+    if (rc == GW_NO_MEMORY)
+        return rc;
+    if (rc != GW_OK)
         return answer_refuse(gw, req, ans, HUB_BAD_REQUEST, gw_str_c(wrong), 0);
     want.peer = GW_PEER_DISK;
     want.arg = GW_STR("");

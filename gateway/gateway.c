@@ -115,6 +115,13 @@ void gateway_leave(struct gateway *gw)
     gw->leaving = true;
 }
 
+void gateway_cancel(struct gateway *gw)
+{
+    gw->leaving = true;
+    atomic_store(&gw->cancelled, true);
+    cache_leave(gw->cache);
+}
+
 void gateway_close(struct gateway *gw)
 {
     if (gw == NULL)

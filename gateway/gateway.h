@@ -73,6 +73,9 @@ int gateway_open(struct gateway **out, const struct gateway_options *o,
                  struct gw_error *err) GW_MUST_CHECK;
 void gateway_leave(struct gateway *gw); /* the process is leaving: who waits is served, nothing new
                                            is fetched ahead */
+/* The process ends now, before its threads are joined: calls to upstream end within a second, jobs
+ * that still wait for a thread at once. */
+void gateway_cancel(struct gateway *gw);
 void gateway_close(struct gateway *gw); /* all jobs are done; joins the fetcher; writes the audit
                                            out. NULL is fine */
 int gateway_eventfd(const struct gateway *gw); /* readable: call gateway_tick. -1: none */

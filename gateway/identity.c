@@ -24,6 +24,19 @@ static int failure(enum hub_reason *why, struct gw_str *detail, struct gw_arena 
     return refuse(why, detail, HUB_OUTAGE, text.p ? text : GW_STR("not enough memory"));
 }
 
+static int decode_subject(struct auth_subject *out, const struct cache_record *rec,
+                          struct gw_arena *a, enum hub_reason *why, struct gw_str *detail)
+{
+    int rc = rec->status == GW_OK ? record_subject_decode(out, rec->value, a) : GW_NOT_FOUND;
+
+    if (rc == GW_NO_MEMORY)
+        return refuse(why, detail, HUB_OUTAGE, GW_STR("not enough memory"));
+    if (rc != GW_OK)
+        return refuse(why, detail, HUB_BAD_CREDENTIAL,
+                      GW_STR("the owner of this token is not known any more"));
+    return GW_OK;
+}
+
 static int load_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id,
                         struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
 {
@@ -45,9 +58,9 @@ static int load_subject(struct gateway *gw, struct gateway_request *req, struct 
         return rc;
     if (rc != GW_OK)
         return failure(why, detail, a, &err);
-    if (rec.status != GW_OK || !record_subject_decode(&s, rec.value, a))
-        return refuse(why, detail, HUB_BAD_CREDENTIAL,
-                      GW_STR("the owner of this token is not known any more"));
+    rc = decode_subject(&s, &rec, a, why, detail);
+    if (rc != GW_OK)
+        return rc;
     refresh.peer = gw_str_eq_c(s.realm, "file") || s.service ? GW_PEER_DISK : GW_PEER_LDAP;
     age = req->state->started_ms - s.checked_ms;
     if (!s.service && age > gw->config->identity.stale_max_ms) {
@@ -56,9 +69,13 @@ static int load_subject(struct gateway *gw, struct gateway_request *req, struct 
             return rc == GW_AGAIN ? rc : failure(why, detail, a, &err);
         /* the job wrote a new entry; what is decoded here is the old one */
         rc = cache_get(gw->cache, CACHE_SUBJECT, id, a, &rec);
-        if (rc != GW_OK || rec.status != GW_OK || !record_subject_decode(&s, rec.value, a))
-            return refuse(why, detail, HUB_BAD_CREDENTIAL,
-                          GW_STR("the owner of this token is not known any more"));
+        if (rc != GW_OK) {
+            gw_fail(&err, GW_UNAVAILABLE, 0, "the index did not keep the answer");
+            return failure(why, detail, a, &err);
+        }
+        rc = decode_subject(&s, &rec, a, why, detail);
+        if (rc != GW_OK)
+            return rc;
     } else if (!s.service && age > gw->config->identity.refresh_ms) {
         out->stale = wants_open(gw, refresh.peer);
         wants_background(gw, &refresh);
@@ -101,9 +118,9 @@ static int by_token(struct gateway *gw, struct gateway_request *req,
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
         return rc;
-    if (rc != GW_OK)
+    if (rc != GW_OK && rc != GW_NOT_FOUND)
         return failure(why, detail, a, &err);
-    known = rec.status == GW_OK && record_token_decode(&token, rec.value) &&
+    known = rc == GW_OK && rec.status == GW_OK && record_token_decode(&token, rec.value) &&
             gw_str_eq_c(f.name, token.id);
     rc = auth_token_check(cred->secret, known ? &token : NULL, req->state->started_ms, &err);
     if (rc != GW_OK) {
@@ -121,11 +138,15 @@ int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_cre
                 struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
 {
     struct gw_error err;
+    int rc;
 
     memset(out, 0, sizeof(*out));
     if (req->n_authorization > 1)
         return refuse(why, detail, HUB_BAD_REQUEST, GW_STR("two Authorization headers"));
-    if (auth_credential_parse(cred, req->authorization, &req->state->arena, &err) != GW_OK)
+    rc = auth_credential_parse(cred, req->authorization, &req->state->arena, &err);
+    if (rc == GW_NO_MEMORY)
+        return failure(why, detail, &req->state->arena, &err);
+    if (rc != GW_OK)
         return refuse(why, detail, HUB_BAD_CREDENTIAL,
                       GW_STR("the Authorization header cannot be read"));
     switch (cred->scheme) {

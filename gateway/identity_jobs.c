@@ -179,13 +179,19 @@ int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struc
 int job_token(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
+    struct cache_record old;
     struct auth_token t;
     int rc = identity_load_token(job->gw, job->fields[1], &t, &job->arena, err);
 
     if (rc == GW_OK)
         return put_token_entry(job->gw, &t, err);
-    if (rc == GW_NOT_FOUND)
-        return put_entry(job->gw, CACHE_TOKEN, job->fields[1], GW_NOT_FOUND, GW_STR(""), err);
+    if (rc == GW_NOT_FOUND) {
+        /* ids that nobody made leave no entry, or anybody could fill the index with them */
+        if (cache_get(job->gw->cache, CACHE_TOKEN, job->fields[1], &job->arena, &old) == GW_OK)
+            rc = cache_remove(job->gw->cache, CACHE_TOKEN, job->fields[1], err);
+        return rc == GW_OK || rc == GW_NOT_FOUND ? gw_fail(err, GW_NOT_FOUND, 0, "no such token")
+                                                 : rc;
+    }
     if (rc == GW_CORRUPT ||
         rc == GW_INVALID) { /* refused, and said in the log: somebody has to look */
         gw_log_write(&job->gw->log, GW_LOG_ERROR, "token file " GW_STR_FMT ": %s",

@@ -86,6 +86,7 @@ struct gateway_breaker {
 struct gateway_lane {         /* one per peer */
     struct gateway_job *jobs; /* running and queued, oldest first */
     size_t running, cap;
+    int64_t quiet_until_ms; /* monotonic: nothing is begun in the background before */
     struct gateway_breaker breaker;
 };
 
@@ -105,6 +106,7 @@ struct gateway {
     unsigned slot;
     struct gw_log log;
     bool command, leaving;
+    _Atomic bool cancelled; /* read by job threads */
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
     char key[32];      /* data/key: MAC of token and subject files */

@@ -33,7 +33,6 @@ int job_call(struct gateway_job *job, struct cache_call *c,
     c->deadline_ms = job_call_deadline(job);
     if (c->target.p == NULL)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    atomic_fetch_add(&job->gw->shared->cache.counters.upstream_calls, 1);
     return cache_upstream_call(job->gw->cache, c, sink, ctx, reply, &job->arena, &job->result.err);
 }
 

@@ -134,6 +134,14 @@ int job_info(struct gateway_job *job)
     rc = fetch_document(job, job_upstream_target(job, &t, job->fields[4]), &d);
     if (rc != GW_OK)
         goto done;
+    if (d.reply.status == 404 && d.reply.error_code.n == 0 &&
+        gw_str_eq_c(job->fields[4], "main")) { /* a hub without /revision/: what has none is main */
+        release_document(&d);
+        d = (struct document_call){0};
+        rc = fetch_document(job, job_upstream_target(job, &t, GW_STR("")), &d);
+        if (rc != GW_OK)
+            goto done;
+    }
     if (d.reply.status / 100 != 2) {
         why = hub_classify_upstream(d.reply.status, d.reply.error_code, d.reply.error_message);
         rc = job_is_outage(why) ? job_outage(job, &d.reply, why) : put_no_repo(job, &d.reply, why);
@@ -263,17 +271,17 @@ static int ask_by_head(struct paths_call *c, size_t i)
         return why == HUB_ENTRY_NOT_FOUND ? GW_OK : job_outage(job, &reply, why);
     }
     digest = hub_etag_digest(reply.linked_etag.n ? reply.linked_etag : reply.etag);
-    if (!gw_str_u64(reply.linked_size, &e.size)) {
+    if (!gw_str_u64(reply.linked_size, &e.size) || e.size > INT64_MAX) {
         if (reply.content_length < 0 || reply.status != 200)
             return gw_fail(&job->result.err, GW_INVALID, 0, "upstream names no size for a file");
         e.size = (uint64_t)reply.content_length;
     }
     e.lfs = digest.n == 64;
     if (digest.n == 40) {
-        memcpy(e.oid, digest.p, 40);
+        gw_hex_lower(e.oid, digest, 40);
     } else if (e.lfs) {
-        memcpy(e.sha256, digest.p, 64);
-        n = repo_pointer_format(pointer, digest, e.size);
+        gw_hex_lower(e.sha256, digest, 64);
+        n = repo_pointer_format(pointer, gw_str_c(e.sha256), e.size);
         gw_git_sha1_init(&sha1, n);
         gw_git_sha1_update(&sha1, pointer, n);
         gw_git_sha1_final(&sha1, id);
@@ -284,6 +292,23 @@ static int ask_by_head(struct paths_call *c, size_t i)
                        "upstream names no digest for a file (ETag)");
     }
     return keep_entry(c, i, &e);
+}
+
+static int ask_by_heads(struct paths_call *c)
+{
+    int rc = GW_OK;
+
+    for (size_t i = 0; i < c->n && rc == GW_OK; i++)
+        if (!c->found[i])
+            rc = ask_by_head(c, i);
+    return rc;
+}
+
+/* 501 is what a server says that knows no POST at all. */
+static bool has_no_paths_info(const struct cache_reply *reply)
+{
+    return reply->status == 501 || (reply->status / 100 == 4 && reply->status != 429 &&
+                                    reply->status != 408 && reply->error_code.n == 0);
 }
 
 static int ask_paths(struct paths_call *c)
@@ -313,11 +338,9 @@ static int ask_paths(struct paths_call *c)
         rc = job_call(job, &call_, feed_paths, c, &reply);
     if (rc == GW_OK && reply.status / 100 == 2)
         rc = hub_list_reader_finish(c->reader, &job->result.err);
-    else if (rc == GW_OK && c->n <= PATHS_HEAD_MAX && reply.status / 100 == 4 &&
-             reply.status != 429 && reply.status != 408 && reply.error_code.n == 0)
-        for (size_t i = 0; i < c->n && rc == GW_OK; i++)
-            rc = ask_by_head(c, i);
-    else if (rc == GW_OK)
+    if (c->n <= PATHS_HEAD_MAX && (rc == GW_INVALID || (rc == GW_OK && has_no_paths_info(&reply))))
+        rc = ask_by_heads(c);
+    else if (rc == GW_OK && reply.status / 100 != 2)
         rc = job_outage(job, &reply,
                         hub_classify_upstream(reply.status, reply.error_code, reply.error_message));
     hub_list_reader_free(c->reader);

@@ -4,6 +4,7 @@
  * streams. Each entry becomes a record of its own too, so that later HEADs need no call.
  */
 #include "gateway/jobs.h"
+#include "gateway/record.h"
 
 #include <stdlib.h>
 
@@ -11,6 +12,7 @@
 #include "base/encode.h"
 
 #define WHOLE_TREE_CALLS_MAX 500u
+#define WHOLE_TREE_BYTES_MAX (CACHE_RECORD_MAX - 64) /* of its paths' hashes: a million */
 
 /* One call upstream, cut into our pages while it streams: memory is one page, whatever upstream
  * sends. */
@@ -25,6 +27,7 @@ struct tree_call {
     size_t file_at[HUB_PAGE + 1]; /* where each begins */
     struct gw_str paths[HUB_PAGE];
     struct gw_arena page_arena;
+    struct record_paths *all; /* of the whole tree; NULL: not asked for */
     struct hub_list_reader *reader;
     struct cache_reply reply;
 };
@@ -95,6 +98,8 @@ static int on_tree_entry(void *ctx, const struct hub_entry *e, struct gw_str jso
     c->file_at[c->n] = c->files.n;
     hub_entry_encode(&c->files, e);
     c->file_at[++c->n] = c->files.n;
+    if (c->all != NULL)
+        record_paths_add(c->all, e->path);
     return c->paths[c->n - 1].p ? GW_OK : GW_NO_MEMORY;
 }
 
@@ -106,10 +111,11 @@ static int feed_tree(void *ctx, struct gw_str bytes)
 }
 
 /* key: tree, type, ns, name, commit, path, flags, limit, page. next: upstream's next cursor, "" at
- * the end. listed: there was a list; else "no such path" is what was put */
+ * the end. listed: there was a list; else "no such path" is what was put. all: paths are added; or
+ * NULL */
 static int fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str flags,
                       struct gw_str limit, struct gw_str upstream_cursor, struct gw_str *next,
-                      bool *listed)
+                      bool *listed, struct record_paths *all)
 {
     struct tree_call *c = gw_alloc(sizeof(*c));
     struct cache_call call_ = {.method = "GET"};
@@ -124,6 +130,7 @@ static int fetch_tree(struct gateway_job *job, struct gw_str path, struct gw_str
     if (c == NULL)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     c->job = job;
+    c->all = all;
     gw_arena_init(&c->page_arena, 64u << 20);
     gw_buf_init(&c->json, 64u << 20);
     gw_buf_init(&c->files, 16u << 20);
@@ -189,18 +196,45 @@ done:
     return rc;
 }
 
-static int put_whole(struct gateway_job *job, enum gw_status status)
+static int put_whole(struct gateway_job *job, struct record_paths *all)
 {
     struct gw_str *f = job->fields;
+    enum gw_status status = GW_OK;
+    struct gw_buf value;
+    int rc;
 
-    return job_put(job, CACHE_COMMIT, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), status, 0,
-                   GW_STR(""));
+    gw_buf_init(&value, WHOLE_TREE_BYTES_MAX + 1);
+    record_paths_encode(&value, all);
+    if (value.failed) { /* such a commit's files are asked for one by one */
+        status = GW_TOO_LARGE;
+        gw_buf_reset(&value);
+    }
+    rc = job_put(job, CACHE_COMMIT, FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]), status, 0,
+                 status == GW_OK ? gw_buf_str(&value) : GW_STR(""));
+    gw_buf_release(&value);
+    return rc;
+}
+
+/* A cursor that somebody made up may name a page that the list does not have: then that is known.
+ */
+static int put_no_page(struct gateway_job *job)
+{
+    struct gw_str *f = job->fields;
+    struct gw_str name = FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8]);
+    struct cache_record rec;
+
+    if (name.p == NULL)
+        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+    if (cache_get(job->gw->cache, CACHE_TREE, name, &job->arena, &rec) == GW_OK)
+        return GW_OK;
+    return job_put(job, CACHE_TREE, name, GW_NOT_FOUND, HUB_BAD_REQUEST, GW_STR(""));
 }
 
 int job_tree(struct gateway_job *job)
 {
     struct gw_str cursor, page, next;
-    bool listed;
+    struct record_paths all;
+    bool listed, whole;
     int rc;
 
     if (job->n_fields < 9)
@@ -208,10 +242,15 @@ int job_tree(struct gateway_job *job)
     cursor = job->fields[8];
     if (!gw_str_split(&cursor, '.', &page) || cursor.p == NULL)
         return gw_fail(&job->result.err, GW_INVALID, 0, "tree: page");
-    rc = fetch_tree(job, job->fields[5], job->fields[6], job->fields[7], cursor, &next, &listed);
-    if (rc == GW_OK && listed && job->fields[5].n == 0 && job->fields[6].p[0] == 'r' &&
-        cursor.n == 0 && next.n == 0)
-        rc = put_whole(job, GW_OK); /* all of the commit came in one call */
+    whole = job->fields[5].n == 0 && gw_str_starts(job->fields[6], GW_STR("r")) && cursor.n == 0;
+    gw_buf_init(&all.hashes, WHOLE_TREE_BYTES_MAX);
+    rc = fetch_tree(job, job->fields[5], job->fields[6], job->fields[7], cursor, &next, &listed,
+                    whole ? &all : NULL);
+    if (rc == GW_OK && listed && whole && next.n == 0)
+        rc = put_whole(job, &all); /* all of the commit came in one call */
+    gw_buf_release(&all.hashes);
+    if (rc == GW_OK && !gw_str_eq_c(page, "0"))
+        rc = put_no_page(job);
     return rc;
 }
 
@@ -220,23 +259,28 @@ int job_whole_tree(struct gateway_job *job)
 {
     struct gw_str *f = job->fields;
     struct gw_str cursor = GW_STR(""), next, name;
+    struct record_paths all;
     struct cache_record rec;
-    bool listed;
-    int rc;
+    bool listed = true;
+    int rc = GW_OK;
 
     if (job->n_fields < 5)
         return gw_fail(&job->result.err, GW_INVALID, 0, "wholetree: fields");
     name = FACT_JOIN(&job->arena, f[1], f[2], f[3], f[4]);
     if (name.p == NULL || cache_get(job->gw->cache, CACHE_COMMIT, name, &job->arena, &rec) == GW_OK)
         return GW_OK;
-    for (size_t i = 0; i < WHOLE_TREE_CALLS_MAX; i++) {
+    gw_buf_init(&all.hashes, WHOLE_TREE_BYTES_MAX);
+    next = GW_STR("?");
+    for (size_t i = 0; i < WHOLE_TREE_CALLS_MAX && next.n != 0; i++) {
         job->deadline_ms = gw_mono_ms() + GATEWAY_UPSTREAM_MS;
-        rc = fetch_tree(job, GW_STR(""), GW_STR("r-"), GW_STR("0"), cursor, &next, &listed);
+        rc = fetch_tree(job, GW_STR(""), GW_STR("r-"), GW_STR("0"), cursor, &next, &listed, &all);
         if (rc != GW_OK || !listed || job->gw->leaving)
-            return rc;
-        if (next.n == 0)
-            return put_whole(job, GW_OK);
+            goto done;
         cursor = next;
     }
-    return put_whole(job, GW_TOO_LARGE); /* such a commit's files are asked for one by one */
+    all.hashes.failed = all.hashes.failed || next.n != 0; /* too many pages */
+    rc = put_whole(job, &all);
+done:
+    gw_buf_release(&all.hashes);
+    return rc;
 }

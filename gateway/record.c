@@ -3,6 +3,9 @@
  * bytes. */
 #include "gateway/record.h"
 
+#include <stdlib.h>
+
+#include "base/sha.h"
 #include "hub/hub.h"
 
 #define RECORD_VERSION '1'
@@ -120,7 +123,7 @@ void record_subject_encode(struct gw_buf *out, const struct auth_subject *s)
         put_str(out, s->groups[i]);
 }
 
-bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
+int record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw_arena *a)
 {
     struct gw_str *groups;
     uint8_t flags[2];
@@ -132,22 +135,22 @@ bool record_subject_decode(struct auth_subject *out, struct gw_str in, struct gw
         !get_str(&in, &out->realm) || !get_str(&in, &out->source_id) || !get_str(&in, &out->dn) ||
         !get_str(&in, &out->name) || !get_str(&in, &out->display) || !get_str(&in, &out->email) ||
         !get_bytes(&in, &n, sizeof(n)))
-        return false;
+        return GW_CORRUPT;
     if (n > in.n / sizeof(uint32_t))
-        return false;
+        return GW_CORRUPT;
     groups = gw_arena_alloc(a, n * sizeof(*groups) + 1);
     if (groups == NULL)
-        return false;
+        return GW_NO_MEMORY;
     for (uint32_t i = 0; i < n; i++)
         if (!get_str(&in, &groups[i]))
-            return false;
+            return GW_CORRUPT;
     if (in.n != 0)
-        return false;
+        return GW_CORRUPT;
     out->groups = groups;
     out->n_groups = n;
     out->state = flags[0] ? AUTH_ACTIVE : AUTH_SUSPENDED;
     out->service = flags[1] != 0;
-    return true;
+    return GW_OK;
 }
 
 void record_ref_encode(struct gw_buf *out, const struct record_ref *r)
@@ -162,4 +165,45 @@ bool record_ref_decode(struct record_ref *out, struct gw_str in)
 {
     return get_version(&in) && get_str(&in, &out->commit) && get_str(&in, &out->ns) &&
            get_str(&in, &out->name) && in.n == 0 && hub_is_commit(out->commit) && out->name.n > 0;
+}
+
+static uint64_t path_hash(struct gw_str path)
+{
+    uint8_t digest[32];
+    uint64_t hash;
+
+    gw_sha256_once(path.p, path.n, digest);
+    memcpy(&hash, digest, sizeof(hash));
+    return hash;
+}
+
+static int by_hash(const void *a, const void *b)
+{
+    return memcmp(a, b, sizeof(uint64_t));
+}
+
+void record_paths_add(struct record_paths *p, struct gw_str path)
+{
+    uint64_t hash = path_hash(path);
+
+    gw_buf_add(&p->hashes, (struct gw_str){(const char *)&hash, sizeof(hash)});
+}
+
+void record_paths_encode(struct gw_buf *out, struct record_paths *p)
+{
+    if (p->hashes.n != 0)
+        qsort(p->hashes.p, p->hashes.n / sizeof(uint64_t), sizeof(uint64_t), by_hash);
+    gw_buf_add_char(out, RECORD_VERSION);
+    gw_buf_add(out, gw_buf_str(&p->hashes));
+    out->failed = out->failed || p->hashes.failed;
+}
+
+bool record_paths_absent(struct gw_str value, struct gw_str path)
+{
+    uint64_t hash = path_hash(path);
+
+    if (!get_version(&value) || value.n % sizeof(hash) != 0)
+        return false;
+    return value.n == 0 ||
+           bsearch(&hash, value.p, value.n / sizeof(hash), sizeof(hash), by_hash) == NULL;
 }

@@ -164,8 +164,8 @@ static int entry_held(struct gateway *gw, struct gateway_request *req, const str
         return GW_AGAIN;
     name = FACT_JOIN(&st->arena, r->type, r->ns, r->name, r->commit);
     if (name.p != NULL && cache_get(gw->cache, CACHE_COMMIT, name, &st->arena, &rec) == GW_OK &&
-        rec.status == GW_OK)
-        return GW_NOT_FOUND; /* the whole tree of this commit is held, and the path is not in it */
+        rec.status == GW_OK && record_paths_absent(rec.value, path))
+        return GW_NOT_FOUND; /* the whole tree of this commit came, and the path was not in it */
     return GW_AGAIN;
 }
 

@@ -220,24 +220,26 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
     struct gw_want want;
     struct gw_error err;
     uint64_t first = 0, end;
-    enum range_kind asked = RANGE_NONE, kind;
-    bool open = false;
+    enum range_kind kind = RANGE_NONE;
+    bool open = false, ranges;
     int rc;
 
     if (req->range.n && !if_range_fails(req, digest_of(e)))
-        asked = range_parse(req->range, e->size, &first, &end, &open);
-    kind = asked;
+        kind = range_parse(req->range, e->size, &first, &end, &open);
     rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
     if (rc != GW_AGAIN)
         return rc;
-    /* kind: else the whole, for who starts anew on it */
-    rc = serve_blob(gw, req, ans, e, kind == asked);
+    if (kind == RANGE_UNSATISFIABLE) /* here, and not in nginx's filter, which says it in HTML */
+        return serve_range_error(gw, req, ans, e->size, GW_STR(""));
+    /* several ranges, or nonsense: the whole, as for who starts anew on it */
+    ranges = req->range.n == 0 || kind == RANGE_ONE;
+    rc = serve_blob(gw, req, ans, e, ranges);
     if (rc != GW_NOT_FOUND)
         return rc;
     if (!r->private && e->size > CACHE_SMALL_MAX) {
         rc = serve_part(gw, req, ans, r, e);
         if (rc == GW_CONFLICT)
-            rc = serve_blob(gw, req, ans, e, kind == asked);
+            rc = serve_blob(gw, req, ans, e, ranges);
         if (rc != GW_NOT_FOUND)
             return rc;
         gw_fail(&err, GW_UNAVAILABLE, 0, "the file came and went");

@@ -14,6 +14,7 @@
 #define BREAKER_MAX_MS 30000
 #define JOB_ARENA_MAX (256u << 20)
 #define BACKGROUND_MS 60000
+#define BACKGROUND_PAUSE_MS 1000 /* after a failure that nobody waited for */
 
 static const struct {
     const char *verb;
@@ -95,6 +96,10 @@ void gateway_job_run(struct gateway_job *job)
     if (gw_mono_ms() >= job->deadline_ms) {
         job->skipped = true;
         r->status = gw_fail(&r->err, GW_TIMEOUT, 0, "waited too long for its turn");
+        return;
+    }
+    if (atomic_load(&job->gw->cancelled)) {
+        r->status = gw_fail(&r->err, GW_CANCELLED, 0, "the process ends");
         return;
     }
     r->status = run_verb(job);
@@ -260,7 +265,7 @@ int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_
 void wants_background(struct gateway *gw, const struct gw_want *want)
 {
     if (want->key.p == NULL || (gw->leaving && want->peer != GW_PEER_DISK) ||
-        wants_open(gw, want->peer))
+        wants_open(gw, want->peer) || gw_mono_ms() < gw->lanes[want->peer].quiet_until_ms)
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
@@ -286,6 +291,8 @@ void gateway_job_done(struct gateway_job *job)
     lane->running--;
     breaker_learn(gw, job->peer, job);
     audit_done(gw, job);
+    if (job->waiters == NULL && job->result.status != GW_OK) /* else each request tries it again */
+        lane->quiet_until_ms = gw_mono_ms() + BACKGROUND_PAUSE_MS;
     while ((w = job->waiters) != NULL) {
         wants_unpark(w->req);
         attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
@@ -293,7 +300,7 @@ void gateway_job_done(struct gateway_job *job)
     }
     if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
         job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
-        job->result.status != GW_CANCELLED)
+        job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED)
         gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
                      job->result.err.text);
     if (job->again) {

@@ -187,10 +187,11 @@ const char *hub_content_type(struct gw_str path)
 struct gw_str hub_etag_digest(struct gw_str etag)
 {
     struct gw_str s = gw_str_trim(etag);
+    char lower[64];
 
     if (gw_str_starts(s, GW_STR("W/"))) {
         s = gw_str_sub(s, 2, s.n);
     }
     s = unquote(s);
-    return gw_is_hex_lower(s, 40) || gw_is_hex_lower(s, 64) ? s : GW_STR("");
+    return gw_hex_lower(lower, s, 40) || gw_hex_lower(lower, s, 64) ? s : GW_STR("");
 }

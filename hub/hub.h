@@ -180,7 +180,8 @@ void hub_put_link_next(struct gw_buf *out, struct gw_str public_url, const struc
 void hub_put_content_disposition(struct gw_buf *out, struct gw_str path);
 /* text/plain; charset=utf-8 or application/octet-stream: never HTML, whatever the name */
 const char *hub_content_type(struct gw_str path);
-/* ETag as clients and CDNs write it ("x", W/"x", x): the 40 or 64 lower-case hex in it, else "". */
+/* ETag as clients and CDNs write it ("x", W/"x", x): the 40 or 64 hex digits in it, of any case,
+ * else "". */
 struct gw_str hub_etag_digest(struct gw_str etag);
 
 /* ---- documents we write ourselves ---- */

@@ -60,15 +60,11 @@ static enum field field_of(const struct hub_list_reader *r, struct gw_str key)
         bool in_lfs;
         enum field field;
     } fields[] = {
-        {"type", false, TYPE},
-        {"oid", false, OID},
-        {"size", false, SIZE},
-        {"path", false, PATH},
-        {"xetHash", false, XET_HASH},
-        {"lfs", false, LFS},
-        {"oid", true, LFS_OID},
-        {"size", true, LFS_SIZE},
-        {"pointerSize", true, LFS_POINTER_SIZE},
+        {"type", false, TYPE},        {"oid", false, OID},
+        {"size", false, SIZE},        {"path", false, PATH},
+        {"xetHash", false, XET_HASH}, {"lfs", false, LFS},
+        {"oid", true, LFS_OID},       {"sha256", true, LFS_OID}, /* as in info documents */
+        {"size", true, LFS_SIZE},     {"pointerSize", true, LFS_POINTER_SIZE},
     };
 
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
@@ -82,10 +78,9 @@ static enum field field_of(const struct hub_list_reader *r, struct gw_str key)
 static int take_digest(struct hub_list_reader *r, char *to, size_t digits, enum gw_json_event ev,
                        struct gw_str text)
 {
-    if (ev != GW_JSON_STRING || !gw_is_hex_lower(text, digits)) {
+    if (ev != GW_JSON_STRING || !gw_hex_lower(to, text, digits)) {
         return invalid(r, "an oid that is no digest");
     }
-    memcpy(to, text.p, digits);
     to[digits] = '\0';
     return GW_OK;
 }
@@ -93,8 +88,8 @@ static int take_digest(struct hub_list_reader *r, char *to, size_t digits, enum 
 static int take_number(struct hub_list_reader *r, uint64_t *to, enum gw_json_event ev,
                        struct gw_str text)
 {
-    if (ev != GW_JSON_NUMBER || !gw_str_u64(text, to)) {
-        return invalid(r, "a size that is no whole number");
+    if (ev != GW_JSON_NUMBER || !gw_str_u64(text, to) || *to > INT64_MAX) {
+        return invalid(r, "a size that is no whole number, or none of a file");
     }
     return GW_OK;
 }

@@ -42,10 +42,15 @@ typedef struct {
     ngx_queue_t               queue;       /* in worker.waiting */
     uint64_t                  offset;      /* GATEWAY_PART: the next byte to send */
     ngx_file_t                file;        /* of the part */
+    size_t                    body_max;    /* bytes that the route takes */
+    size_t                    body_size;   /* of the memory of req.body */
     u_char                    id[24];
+    off_t                     sent;        /* at the end, for the audit record */
+    ngx_uint_t                status;
     unsigned                  counted:1;   /* r->main->count was taken: we finalize */
     unsigned                  is_waiting:1;
     unsigned                  header_sent:1;
+    unsigned                  complete:1;
 } ngx_http_hubgate_ctx_t;
 
 
@@ -56,6 +61,7 @@ extern ngx_http_hubgate_worker_t  ngx_http_hubgate_worker;
 
 /* worker.c */
 ngx_int_t ngx_http_hubgate_init_worker(ngx_cycle_t *cycle);
+void ngx_http_hubgate_leave_worker(ngx_cycle_t *cycle);
 void ngx_http_hubgate_exit_worker(ngx_cycle_t *cycle);
 
 /* handler.c */

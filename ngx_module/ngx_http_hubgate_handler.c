@@ -8,6 +8,8 @@
 
 
 static void ngx_http_hubgate_body_handler(ngx_http_request_t *r);
+static void ngx_http_hubgate_body_read(ngx_http_request_t *r);
+static ngx_int_t ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx);
 static ngx_int_t ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx);
 static void ngx_http_hubgate_wake(struct gateway_request *req);
 static void ngx_http_hubgate_deadline(ngx_event_t *ev);
@@ -99,6 +101,12 @@ ngx_http_hubgate_fill(ngx_http_hubgate_ctx_t *ctx)
     req->method = ngx_http_hubgate_str(r->method_name);
     req->target = ngx_http_hubgate_str(r->unparsed_uri);
     req->host = ngx_http_hubgate_value(r->headers_in.host);
+
+    if (r->host_start) {               /* absolute-form: Host does not count */
+        req->host.p = (char *) r->host_start;
+        req->host.n = (r->port_end ? r->port_end : r->host_end)
+                      - r->host_start;
+    }
 
     if (req->host.n == 0) {            /* HTTP/2 has :authority only */
         req->host = ngx_http_hubgate_str(r->headers_in.server);
@@ -193,7 +201,9 @@ ngx_http_hubgate_handler(ngx_http_request_t *r)
         return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
     }
 
-    r->request_body_in_single_buf = 1;
+    ctx->body_max = body;
+
+    r->request_body_no_buffering = 1;
 
     rc = ngx_http_read_client_request_body(r, ngx_http_hubgate_body_handler);
 
@@ -208,43 +218,115 @@ ngx_http_hubgate_handler(ngx_http_request_t *r)
 static void
 ngx_http_hubgate_body_handler(ngx_http_request_t *r)
 {
-    u_char                  *p;
-    size_t                   n;
-    ngx_chain_t             *cl;
     ngx_http_hubgate_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
     ctx->counted = 1;
 
-    if (r->request_body == NULL || r->request_body->temp_file != NULL) {
-        ngx_http_hubgate_finalize(ctx, NGX_HTTP_REQUEST_ENTITY_TOO_LARGE);
-        return;
-    }
-
-    n = 0;
-
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        n += ngx_buf_size(cl->buf);
-    }
-
-    p = ngx_pnalloc(r->pool, n + 1);
-    if (p == NULL) {
+    if (r->request_body == NULL) {
         ngx_http_hubgate_finalize(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
         return;
     }
 
-    ctx->req.body.p = (char *) p;
-    ctx->req.body.n = n;
+    r->read_event_handler = ngx_http_hubgate_body_read;
 
-    for (cl = r->request_body->bufs; cl; cl = cl->next) {
-        p = ngx_cpymem(p, cl->buf->pos, ngx_buf_size(cl->buf));
+    ngx_http_hubgate_body_read(r);
+}
+
+
+/*
+ * A body comes in pieces into memory, up to what the route takes: one of
+ * unknown length nginx would write to disk, all of it, before it asks anybody.
+ */
+
+static void
+ngx_http_hubgate_body_read(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
+
+    for ( ;; ) {
+
+        rc = ngx_http_hubgate_body_add(ctx);
+
+        if (rc != NGX_OK) {
+            ngx_http_hubgate_finalize(ctx, rc);
+            return;
+        }
+
+        if (!r->reading_body) {
+            break;
+        }
+
+        rc = ngx_http_read_unbuffered_request_body(r);
+
+        if (rc >= NGX_HTTP_SPECIAL_RESPONSE || rc == NGX_ERROR) {
+            ngx_http_hubgate_finalize(ctx, rc);
+            return;
+        }
+
+        if (rc == NGX_AGAIN && r->request_body->bufs == NULL) {
+            return;
+        }
     }
 
-    n = ngx_http_hubgate_run(ctx);
+    rc = ngx_http_hubgate_run(ctx);
 
-    if ((ngx_int_t) n != NGX_DONE) {
-        ngx_http_hubgate_finalize(ctx, n);
+    if (rc != NGX_DONE) {
+        ngx_http_hubgate_finalize(ctx, rc);
     }
+}
+
+
+static ngx_int_t
+ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx)
+{
+    size_t               n, size;
+    u_char              *p;
+    ngx_chain_t         *cl;
+    ngx_http_request_t  *r = ctx->r;
+
+    while (r->request_body->bufs) {
+        cl = r->request_body->bufs;
+        n = ngx_buf_size(cl->buf);
+
+        if (n > ctx->body_max - ctx->req.body.n) {
+            return NGX_HTTP_REQUEST_ENTITY_TOO_LARGE;
+        }
+
+        if (n > ctx->body_size - ctx->req.body.n) {
+            size = ngx_max(2 * ctx->body_size, ctx->req.body.n + n);
+            size = ngx_min(ngx_max(size, ngx_pagesize), ctx->body_max);
+
+            p = ngx_palloc(r->pool, size);
+            if (p == NULL) {
+                return NGX_HTTP_INTERNAL_SERVER_ERROR;
+            }
+
+            if (ctx->req.body.n) {
+                ngx_memcpy(p, ctx->req.body.p, ctx->req.body.n);
+                (void) ngx_pfree(r->pool, (char *) ctx->req.body.p);
+            }
+
+            ctx->req.body.p = (char *) p;
+            ctx->body_size = size;
+        }
+
+        if (n) {                       /* the last one may be bare */
+            ngx_memcpy((char *) ctx->req.body.p + ctx->req.body.n,
+                       cl->buf->pos, n);
+            ctx->req.body.n += n;
+        }
+
+        cl->buf->pos = cl->buf->last;
+
+        r->request_body->bufs = cl->next;
+        ngx_free_chain(r->pool, cl);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -340,29 +422,27 @@ ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc)
 }
 
 
-/* the audit record is made from the finished request */
+/*
+ * How the request ended. Its answer lives until the pool goes: log handlers
+ * that run after this one may read headers of it.
+ */
 
 ngx_int_t
 ngx_http_hubgate_log_handler(ngx_http_request_t *r)
 {
-    off_t                    sent;
-    ngx_uint_t               status;
     ngx_http_hubgate_ctx_t  *ctx;
 
     ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
 
-    if (ctx == NULL || ngx_http_hubgate_worker.gw == NULL) {
+    if (ctx == NULL) {
         return NGX_OK;
     }
 
-    sent = r->connection->sent - (off_t) r->header_size;
-    status = r->err_status ? r->err_status : r->headers_out.status;
-
-    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) status,
-                sent > 0 ? (uint64_t) sent : 0,
-                r->connection->error == 0 && r->header_sent
-                && (ctx->ans.kind != GATEWAY_PART
-                    || ctx->offset == ctx->ans.end));
+    ctx->sent = r->connection->sent - (off_t) r->header_size;
+    ctx->status = r->err_status ? r->err_status : r->headers_out.status;
+    ctx->complete = r->connection->error == 0 && r->header_sent
+                    && (ctx->ans.kind != GATEWAY_PART
+                        || ctx->offset == ctx->ans.end);
 
     return NGX_OK;
 }
@@ -382,5 +462,6 @@ ngx_http_hubgate_cleanup(void *data)
         ctx->is_waiting = 0;
     }
 
-    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, 0, 0, false);
+    gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) ctx->status,
+                ctx->sent > 0 ? (uint64_t) ctx->sent : 0, ctx->complete);
 }

@@ -71,6 +71,31 @@ ngx_module_t  ngx_http_hubgate_module = {
 };
 
 
+static ngx_core_module_t  ngx_hubgate_leave_module_ctx = {
+    ngx_string("hubgate_leave"),
+    NULL,                                  /* create configuration */
+    NULL                                   /* init configuration */
+};
+
+
+/* stands before the thread pool's module (see config), whose exit joins */
+
+ngx_module_t  ngx_hubgate_leave_module = {
+    NGX_MODULE_V1,
+    &ngx_hubgate_leave_module_ctx,         /* module context */
+    NULL,                                  /* module directives */
+    NGX_CORE_MODULE,                       /* module type */
+    NULL,                                  /* init master */
+    NULL,                                  /* init module */
+    NULL,                                  /* init process */
+    NULL,                                  /* init thread */
+    NULL,                                  /* exit thread */
+    ngx_http_hubgate_leave_worker,         /* exit process */
+    NULL,                                  /* exit master */
+    NGX_MODULE_V1_PADDING
+};
+
+
 static ngx_str_t  ngx_http_hubgate_name = ngx_string("hubgate");
 
 
@@ -179,10 +204,6 @@ ngx_http_hubgate_on(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
 
     if (clcf->client_max_body_size == NGX_CONF_UNSET) {
         clcf->client_max_body_size = 0;
-    }
-
-    if (clcf->client_body_buffer_size == NGX_CONF_UNSET_SIZE) {
-        clcf->client_body_buffer_size = GATEWAY_BODY_MAX;
     }
 
     hmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_hubgate_module);

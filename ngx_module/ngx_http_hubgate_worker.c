@@ -239,6 +239,17 @@ ngx_http_hubgate_init_worker(ngx_cycle_t *cycle)
 }
 
 
+/* before the threads of the pool are joined: a job may be waiting for a peer that says nothing */
+
+void
+ngx_http_hubgate_leave_worker(ngx_cycle_t *cycle)
+{
+    if (ngx_http_hubgate_worker.gw != NULL) {
+        gateway_cancel(ngx_http_hubgate_worker.gw);
+    }
+}
+
+
 void
 ngx_http_hubgate_exit_worker(ngx_cycle_t *cycle)
 {

@@ -338,21 +338,29 @@ static int read_whole(const struct import *c, int fd, char *p, uint64_t size, st
     return n == size ? GW_OK : changed(c, err);
 }
 
+/* Stored as a blob, a pointer would be served as the object it names: knowing a hash gives nothing
+ * (design 5). Stored as an object, it is the model that somebody cloned without git-lfs. */
+static int not_a_pointer(const struct import *c, struct gw_str text, struct gw_error *err)
+{
+    char sha[65];
+    uint64_t size;
+
+    return repo_pointer_parse(text, sha, &size)
+               ? refuse(c, err,
+                        "a git-lfs pointer and not the file itself (git lfs pull fetches it)")
+               : GW_OK;
+}
+
 static int store_blob(struct import *c, int fd, struct entry *e, struct gw_error *err)
 {
     struct gw_str text = {c->content, (size_t)e->size};
-    char sha[65];
-    uint64_t size;
     int rc = read_whole(c, fd, c->content, e->size, err);
 
+    if (rc == GW_OK) {
+        rc = not_a_pointer(c, text, err);
+    }
     if (rc != GW_OK) {
         return rc;
-    }
-    /* Stored, it would be served as the object it names: knowing a hash gives nothing (design 5).
-     */
-    if (repo_pointer_parse(text, sha, &size)) {
-        return refuse(c, err,
-                      "a git-lfs pointer and not the file itself (git lfs pull fetches it)");
     }
     c->bytes_done += e->size;
     report(c, false);
@@ -373,7 +381,16 @@ static int store_file(struct import *c, int dir_fd, struct entry *e, const struc
     int fd = -1, rc = open_file(c, dir_fd, e, &fd, err);
 
     if (rc == GW_OK && is_object(c, e, rules)) {
-        rc = store_object(c, fd, e, err);
+        if (e->size <= REPO_POINTER_BYTES_MAX) {
+            rc = read_whole(c, fd, c->content, e->size, err);
+            if (rc == GW_OK) {
+                rc = not_a_pointer(c, (struct gw_str){c->content, (size_t)e->size}, err);
+            }
+            lseek(fd, 0, SEEK_SET); /* if it cannot go back, the copy finds the file short */
+        }
+        if (rc == GW_OK) {
+            rc = store_object(c, fd, e, err);
+        }
     } else if (rc == GW_OK && e->size > REPO_BLOB_MAX) {
         rc = changed(c, err); /* the first walk saw it smaller */
     } else if (rc == GW_OK) {

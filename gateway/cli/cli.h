@@ -20,7 +20,8 @@ struct cli {
     size_t n_groups;
     const char *name, *role, *expires, *password_file, *message, *pid_file;
     bool offline;
-    bool keep_rights; /* root stays root: the account file may lie in a folder of root */
+    bool keep_rights;  /* root stays root: the account file may lie in a folder of root */
+    bool keep_reading; /* root becomes the owner of data/, but still reads what only root may */
 };
 
 struct cli_command {

@@ -4,11 +4,14 @@
 
 #include <errno.h>
 #include <grp.h>
+#include <linux/capability.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const struct cli_command commands[] = {
@@ -88,10 +91,30 @@ static int help(FILE *to)
 
 /* ---- who we are ---- */
 
-static bool become(uid_t uid, gid_t gid)
+/* Of root's rights only the one to read every file and folder is left. */
+static bool keep_reading(void)
 {
-    return geteuid() != 0 || uid == 0 ||
-           (setgroups(0, NULL) == 0 && setgid(gid) == 0 && setuid(uid) == 0);
+    struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    const uint32_t read_all = 1u << CAP_DAC_READ_SEARCH;
+
+    if (syscall(SYS_capget, &head, sets) != 0)
+        return false;
+    sets[0].permitted &= read_all; /* a container may have taken it away */
+    sets[0].effective = sets[0].permitted;
+    sets[0].inheritable = 0;
+    memset(&sets[1], 0, sizeof(sets[1]));
+    return syscall(SYS_capset, &head, sets) == 0;
+}
+
+static bool become(uid_t uid, gid_t gid, bool reading)
+{
+    if (geteuid() != 0 || uid == 0)
+        return true;
+    if (reading && prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) != 0)
+        return false;
+    return setgroups(0, NULL) == 0 && setgid(gid) == 0 && setuid(uid) == 0 &&
+           (!reading || keep_reading());
 }
 
 struct gateway_snapshot *cli_snapshot(const struct cli *cli)
@@ -113,7 +136,7 @@ struct gateway_snapshot *cli_snapshot(const struct cli *cli)
     gw_buf_release(&report);
     /* a worker cannot hard-link or replace a file of root */
     if (!cli->keep_rights && stat(gateway_snapshot_config(s)->data, &st) == 0 &&
-        !become(st.st_uid, st.st_gid)) {
+        !become(st.st_uid, st.st_gid, cli->keep_reading)) {
         cli_error("cannot become the owner of %s: %s", gateway_snapshot_config(s)->data,
                   strerror(errno));
         gateway_snapshot_free(s);

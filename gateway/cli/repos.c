@@ -110,6 +110,7 @@ int cli_repo_import(struct cli *cli)
         return 2;
     if (realpath(cli->argv[1], dir) == NULL)
         return cli_error("%s: %s", cli->argv[1], strerror(errno));
+    cli->keep_reading = true; /* save_pretrained() makes files that only their owner may read */
     gw = cli_open(cli, &s);
     if (gw == NULL)
         return 2;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import itertools
 import os
@@ -26,13 +27,18 @@ def fresh(hub: HubControl, size: int, name: str = "model.bin") -> dict[str, Any]
     repo = f"fresh/r{next(SERIAL)}-{seed:x}"
     sha = hub.add(repo, {"config.json": f'{{"seed": {seed}}}\n', name: {"size": size, "seed": seed, "lfs": True}})
     facts = hub.file(repo, name)
+    atexit.register(forget, facts)
     return {**facts, "repo": repo, "seed": seed, "commit": sha, "target": f"/{repo}/resolve/{sha}/{name}", "main": f"/{repo}/resolve/main/{name}"}
 
 
 def forget(facts: dict[str, Any]) -> None:
-    """The file that the Hub made up for `fresh`, when a test is done with it."""
-    if facts.get("path"):
-        Path(facts["path"]).unlink(missing_ok=True)
+    """The file that the Hub made up for `fresh`, when a test is done with it; at the end of all tests at the latest."""
+    path = Path(facts["path"]) if facts.get("path") else None
+    if path and path.exists():
+        stat = path.stat()
+        note = hashlib.sha256(f"{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ino}".encode()).hexdigest()     # as in tests/lab/repos.py
+        path.unlink()
+        (path.parent / f"digest-{note}.json").unlink(missing_ok=True)
 
 
 def sha256(data: bytes) -> str:

@@ -21,7 +21,7 @@ static void test_hex(void **state)
         {"00ff7a00", 3, false}, {"00fg7a", 3, false}, {"0x00ff", 3, false},
     };
     const unsigned char bytes[] = {0x00, 0xff, 0x7a};
-    char text[7];
+    char text[7], lower[4];
 
     gw_hex_encode(text, bytes, sizeof(bytes));
     assert_string_equal(text, "00ff7a");
@@ -36,6 +36,10 @@ static void test_hex(void **state)
     assert_true(gw_is_hex_lower(GW_STR("09af"), 4));
     assert_false(gw_is_hex_lower(GW_STR("09aF"), 4) || gw_is_hex_lower(GW_STR("09af"), 3) ||
                  gw_is_hex_lower(GW_STR("09ag"), 4) || gw_is_hex_lower(GW_STR("09a/"), 4));
+    assert_true(gw_hex_lower(lower, GW_STR("09aF"), 4));
+    assert_memory_equal(lower, "09af", 4);
+    assert_false(gw_hex_lower(lower, GW_STR("09AG"), 4) || gw_hex_lower(lower, GW_STR("09A"), 4) ||
+                 gw_hex_lower(lower, GW_STR("09A@"), 4));
 }
 
 static void test_base64_both_ways(void **state)

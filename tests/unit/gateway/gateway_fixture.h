@@ -90,6 +90,7 @@ static inline void world_file(struct world *w, const char *name, const char *tex
     assert_non_null(f);
     assert_int_equal(fwrite(text, 1, strlen(text), f), strlen(text));
     assert_int_equal(fclose(f), 0);
+    assert_int_equal(chmod(path, 0600), 0); /* some are secrets */
 }
 
 static inline void world_folder(struct world *w, const char *name)

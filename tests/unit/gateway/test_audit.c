@@ -22,6 +22,7 @@ static struct gw_str read_audit(struct world *w)
 static void flush(struct world *w)
 {
     w->gw->audit.oldest_ms -= 2000;
+    w->gw->lanes[GW_PEER_DISK].quiet_until_ms = 0;
     gateway_tick(w->gw);
     world_run(w);
 }

@@ -87,7 +87,7 @@ static bool decode_subject(struct gw_str value)
     bool fine;
 
     gw_arena_init(&a, 1 << 20);
-    fine = record_subject_decode(&s, value, &a);
+    fine = record_subject_decode(&s, value, &a) == GW_OK;
     gw_arena_release(&a);
     return fine;
 }
@@ -114,7 +114,7 @@ static void test_subject(void **state)
     gw_arena_init(&a, 1 << 20);
     gw_buf_init(&b, 4096);
     record_subject_encode(&b, &in);
-    assert_true(record_subject_decode(&out, gw_buf_str(&b), &a));
+    assert_int_equal(record_subject_decode(&out, gw_buf_str(&b), &a), GW_OK);
     assert_true(gw_str_eq(out.id, in.id) && gw_str_eq(out.realm, in.realm) &&
                 gw_str_eq(out.source_id, in.source_id) && gw_str_eq(out.dn, in.dn) &&
                 gw_str_eq(out.name, in.name) && gw_str_eq(out.display, in.display) &&
@@ -128,7 +128,7 @@ static void test_subject(void **state)
     }
     refuse_the_rest(gw_buf_str(&b), decode_subject);
     gw_arena_init(&small, 8); /* no room for the groups: never a shorter list */
-    assert_false(record_subject_decode(&out, gw_buf_str(&b), &small));
+    assert_int_equal(record_subject_decode(&out, gw_buf_str(&b), &small), GW_NO_MEMORY);
     gw_arena_release(&small);
 
     gw_buf_reset(&b);
@@ -136,7 +136,7 @@ static void test_subject(void **state)
     in.state = AUTH_SUSPENDED;
     in.service = true;
     record_subject_encode(&b, &in);
-    assert_true(record_subject_decode(&out, gw_buf_str(&b), &a));
+    assert_int_equal(record_subject_decode(&out, gw_buf_str(&b), &a), GW_OK);
     assert_int_equal(out.state, AUTH_SUSPENDED);
     assert_true(out.service);
     assert_int_equal(out.n_groups, 0);
@@ -207,13 +207,50 @@ static void test_page(void **state)
     gw_arena_release(&a);
 }
 
+/* A path that was added is never absent, whatever else is true; what cannot be read says nothing.
+ */
+static void test_paths(void **state)
+{
+    struct record_paths p;
+    struct gw_buf b;
+    char path[16];
+
+    (void)state;
+    gw_buf_init(&p.hashes, 8000);
+    gw_buf_init(&b, 8001);
+    record_paths_encode(&b, &p);
+    assert_true(!b.failed && record_paths_absent(gw_buf_str(&b), GW_STR("a")));
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "d/%d", i);
+        record_paths_add(&p, gw_str_c(path));
+    }
+    gw_buf_reset(&b);
+    record_paths_encode(&b, &p);
+    assert_false(b.failed);
+    for (int i = 0; i < 1000; i++) {
+        snprintf(path, sizeof(path), "d/%d", i);
+        assert_false(record_paths_absent(gw_buf_str(&b), gw_str_c(path)));
+        snprintf(path, sizeof(path), "e/%d", i);
+        assert_true(record_paths_absent(gw_buf_str(&b), gw_str_c(path)));
+    }
+    for (size_t n = 0; n < 8; n++) {
+        assert_int_equal(record_paths_absent(gw_str_sub(gw_buf_str(&b), 0, n), GW_STR("e/1")),
+                         n == 1);
+    }
+    assert_false(record_paths_absent(GW_STR("2"), GW_STR("a")));
+    record_paths_add(&p, GW_STR("one too many"));
+    gw_buf_reset(&b);
+    record_paths_encode(&b, &p);
+    assert_true(b.failed);
+    gw_buf_release(&p.hashes);
+    gw_buf_release(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_token),
-        cmocka_unit_test(test_subject),
-        cmocka_unit_test(test_ref),
-        cmocka_unit_test(test_page),
+        cmocka_unit_test(test_token), cmocka_unit_test(test_subject), cmocka_unit_test(test_ref),
+        cmocka_unit_test(test_page),  cmocka_unit_test(test_paths),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

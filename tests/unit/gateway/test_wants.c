@@ -390,6 +390,37 @@ static void test_background(void **state)
     world_release(&w);
 }
 
+/* A background call that fails is not tried again by the very next request; who waits for it is not
+ * held up. */
+static void test_background_pause(void **state)
+{
+    struct gw_want want = want_of(GW_PEER_DISK, "subject\nx\nrefresh");
+    struct asker a;
+    struct world w;
+
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    wants_background(w.gw, &want);
+    world_end_job(&w, GW_IO, 0);
+    for (int i = 0; i < 100; i++) {
+        wants_background(w.gw, &want);
+    }
+    assert_int_equal(w.n_ever, 1);
+    begin(&w, &a);
+    assert_int_equal(need(&w, &a, GW_PEER_DISK, "subject\nx\nrefresh"), GW_AGAIN);
+    assert_int_equal(w.n_ever, 2);
+    world_end_job(&w, GW_IO, 0);
+    asker_end(&w, &a);
+    w.gw->lanes[GW_PEER_DISK].quiet_until_ms = gw_mono_ms();
+    wants_background(w.gw, &want);
+    assert_int_equal(w.n_ever, 3);
+    world_end_job(&w, GW_OK, 0);
+    wants_background(w.gw, &want);
+    assert_int_equal(w.n_ever, 4);
+    world_release(&w);
+}
+
 /* A job that fails with a bare status still has an error that callers can read; an unknown one is
  * refused. */
 static void test_errors_are_whole(void **state)
@@ -473,6 +504,7 @@ int main(void)
         cmocka_unit_test(test_no_breaker_for_disks),
         cmocka_unit_test(test_too_many_steps),
         cmocka_unit_test(test_background),
+        cmocka_unit_test(test_background_pause),
         cmocka_unit_test(test_errors_are_whole),
         cmocka_unit_test(test_close),
         cmocka_unit_test(test_no_state),
