@@ -31,6 +31,10 @@
 #define LOOK_AGAIN_MS 50
 #define KNOWN_MS 1000 /* the first answer is waited for so long before others are asked for */
 #define YIELD_MS 500
+#define SLOW 8.0 /* a transfer that is so many times slower than another was is begun anew */
+#define SLOW_MS 2000
+#define HURRY_MS 5000
+#define CHECK_MS 500
 #define URL_MS (10 * 60 * 1000) /* a redirect's target is used so long: signatures end */
 #define BUFFER_BYTES (512u << 10)
 #define LOCATION_MAX (16u << 10)
@@ -424,6 +428,11 @@ static void end_transfer(struct transfer *t, bool keep)
         curl_easy_cleanup(t->easy);
     }
     cache_transfer_release(&t->extra);
+    if (t->pos > t->start) {
+        double rate = (double)(t->pos - t->start) / (double)(gw_mono_ms() - t->started_ms + 1);
+
+        f->best = rate > f->best ? rate : f->best;
+    }
     if (keep && flush(t) && fill_ours(f) && !fill_ended(f)) {
         if (t->pos < t->end && t->pos % CACHE_GRANULE == 0) { /* nothing of this granule came */
             atomic_store(&f->map.live->transfers[t->index], 0);
@@ -838,6 +847,32 @@ static void serve_demands(struct fetcher *x, struct fill *f, int64_t now)
     }
 }
 
+/* One connection can be slow where another one is not: it would hold up whoever waits behind it,
+ * and the end. It begins anew, where it was; not often, and with less hope each time. */
+static void hurry(struct fetcher *x, struct fill *f, int64_t now)
+{
+    struct transfer *slow = NULL;
+
+    for (struct transfer *t = x->live; t != NULL; t = t->next) {
+        int64_t age = now - t->started_ms;
+        double rate = (double)(t->pos - t->start) / (double)(age + 1);
+        uint64_t left = CACHE_GRANULE - t->pos % CACHE_GRANULE;
+
+        if (t->fill != f || !t->checked || t->used > 0 || age < CHECK_MS) {
+            continue;
+        }
+        f->best = rate > f->best ? rate : f->best;
+        if (age >= SLOW_MS && rate * SLOW < f->best && (double)left > rate * SLOW_MS) {
+            slow = t;
+        }
+    }
+    if (slow != NULL && !f->no_ranges && now - f->hurried_ms >= HURRY_MS) {
+        f->hurried_ms = now;
+        f->best /= 2;
+        end_transfer(slow, true);
+    }
+}
+
 /* The next granule that nobody has before it. */
 static uint64_t next_wanted(const struct fetcher *x, struct fill *f)
 {
@@ -923,6 +958,8 @@ static void activate(struct fetcher *x, struct fill *f)
     f->failures = 0;
     f->not_before_ms = f->due_ms = 0;
     f->answered = f->no_ranges = false;
+    f->best = 0;
+    f->hurried_ms = 0;
     if (!fill_safe(f)) {
         return;
     }
@@ -981,9 +1018,11 @@ static void review(struct fetcher *x, int64_t now)
         }
         f->served = f->due_ms > now;
         if (!f->served) {
-            f->due_ms = f->not_before_ms > now               ? f->not_before_ms
-                        : f->n_transfers > 0 && !f->answered ? now + KNOWN_MS / 4
-                                                             : INT64_MAX;
+            f->due_ms =
+                f->n_transfers > 0 ? now + (f->answered ? CHECK_MS : KNOWN_MS / 4) : INT64_MAX;
+            if (f->not_before_ms > now && f->not_before_ms < f->due_ms) {
+                f->due_ms = f->not_before_ms;
+            }
         }
     }
 }
@@ -996,6 +1035,7 @@ static void work(struct fetcher *x, int64_t now)
     review(x, now);
     for (f = x->active; f != NULL; f = f->active_next) {
         if (!f->served) {
+            hurry(x, f, now);
             serve_demands(x, f, now);
         }
     }

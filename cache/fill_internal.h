@@ -210,6 +210,8 @@ struct fill {
     int64_t not_before_ms;
     int64_t due_ms;        /* when it is looked at next; INT64_MAX: when something happens */
     int64_t yielded_ms;    /* when a transfer was last asked to make room */
+    double best;           /* bytes per ms of its fastest transfer; less as time goes by */
+    int64_t hurried_ms;    /* when a slow one was last begun anew */
     uint64_t turn;         /* of its last start: who waited longest comes first */
     uint32_t demands_seen; /* map.live->demands */
     bool served;           /* in this turn: nothing more is done for it */

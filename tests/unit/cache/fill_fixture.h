@@ -84,8 +84,9 @@ struct hub {
     atomic_int whole_times;       /* 200 with all for a range */
     atomic_int wrong_bytes_times; /* one bit at wrong_at, in so many answers that hold it */
     _Atomic uint64_t wrong_at;
-    atomic_int hang_times; /* silence before the head, until stop */
-    atomic_bool changed;   /* X-Linked-Etag names another digest */
+    atomic_int crawl_times; /* answers at 16 bytes per ms */
+    atomic_int hang_times;  /* silence before the head, until stop */
+    atomic_bool changed;    /* X-Linked-Etag names another digest */
     atomic_bool encoded, elsewhere, loop, no_length;
     _Atomic uint64_t slow;               /* bytes per ms and connection; 0: all */
     _Atomic uint64_t hold_from, hold_to; /* bytes there are not sent for now */
@@ -139,12 +140,14 @@ struct hub_call {
     unsigned who;
 };
 
-static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
+static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil,
+                              bool crawl)
 {
     uint8_t piece[128u << 10];
 
     while (start < end) {
-        uint64_t gate = atomic_load(&h->gate), slow = atomic_load(&h->slow), n = end - start;
+        uint64_t gate = atomic_load(&h->gate), slow = crawl ? 16 : atomic_load(&h->slow);
+        uint64_t n = end - start;
         uint64_t cut = atomic_load(&h->cut_at), wrong = atomic_load(&h->wrong_at);
 
         if (atomic_load(&h->stop)) {
@@ -200,7 +203,7 @@ static inline bool send_counted(struct hub *h, int fd, uint64_t start, uint64_t 
     while (busy > most && !atomic_compare_exchange_weak(&h->busy_max, &most, busy)) {
         continue;
     }
-    ok = send_bytes(h, fd, start, end, spoil);
+    ok = send_bytes(h, fd, start, end, spoil, take(&h->crawl_times));
     atomic_fetch_sub(&h->busy, 1);
     return ok;
 }

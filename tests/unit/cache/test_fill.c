@@ -953,6 +953,23 @@ static void test_one_is_slow(void **state)
     check_blob(w->cache, w->hub);
 }
 
+/* A connection that crawls where others run is given up: a MiB would take it a minute. */
+static void test_one_crawls(void **state)
+{
+    struct world *w = *state;
+    struct response r;
+
+    atomic_store(&w->hub->crawl_times, 1);
+    r = whole(w);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->crawl_times), 0);
+    assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), SIZE);
+    assert_true(atomic_load(&w->hub->sent) <= SIZE + 2 * MIB);
+}
+
 /* One of them meets trouble: the others go on, and it is mended. */
 static void test_trouble_of_one(void **state)
 {
@@ -1079,6 +1096,7 @@ int main(void)
         SLOW(test_long_tail),
         SLOW(test_behind_a_transfer),
         SLOW(test_one_is_slow),
+        SLOW(test_one_crawls),
         cmocka_unit_test(test_trouble_of_one),
         SLOW(test_at_random),
         SLOW(test_readers),
