@@ -146,7 +146,6 @@ void gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
-    gw->ticks++;
     for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_next_step(gw, &want);
     audit_tick(gw, false);
