@@ -222,7 +222,7 @@ static void test_everything_given(void **state)
     assert_str(d->group_filter, "(member=${dn})");
     assert_false(d->nested);
     assert_int_equal(d->timeout_ms, 3000);
-    assert_int_equal(d->line, 37);
+    assert_int_equal(d->line, 39);
     config_free(c);
 }
 
