@@ -199,7 +199,7 @@ static void test_cut(void **state)
     assert_true(atomic_load(&w->hub->last_start) > 4 * MIB);
     assert_true(atomic_load(&w->hub->sent) <=
                 SIZE + 5 * MIB); /* a reset loses what was on its way */
-    assert_int_equal(atomic_load(&w->hub->calls[0]), 3);
+    assert_in_range(atomic_load(&w->hub->calls[0]), fill_transfers == 1 ? 3 : 1, 3);
 }
 
 static void test_no_length_cut(void **state) /* a clean end too early is no end */
