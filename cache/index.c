@@ -607,28 +607,11 @@ static int by_age(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* The commit of a file record is no longer complete: "model/ns/name@<commit>//path". */
-static int forget_commit(MDB_txn *txn, MDB_dbi dbi, struct gw_str file)
-{
-    uint8_t key_bytes[KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes};
-    const char *end = memmem(file.p, file.n, "//", 2);
-    int rc;
-
-    if (end == NULL) {
-        return 0;
-    }
-    key_of(key_bytes, CACHE_COMMIT, (struct gw_str){file.p, (size_t)(end - file.p)});
-    rc = mdb_del(txn, dbi, &key, NULL);
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
 /* Of up to EVICT_SAMPLE neighbours at a random place (keys are hashes: any run is a fair sample)
  * the older half goes. */
 static int evict_sample(MDB_txn *txn, MDB_dbi dbi, enum cache_kind kind, size_t *freed)
 {
     uint8_t key_bytes[KEY_BYTES];
-    char name[CACHE_NAME_MAX];
     int64_t ages[EVICT_SAMPLE], middle;
     MDB_cursor *cursor;
     MDB_val key, val;
@@ -664,16 +647,7 @@ static int evict_sample(MDB_txn *txn, MDB_dbi dbi, enum cache_kind kind, size_t 
 
         if (!whole || head.checked_ms <= middle) {
             *freed += val.mv_size;
-            if (kind == CACHE_FILE && whole && held.n <= sizeof(name)) {
-                memcpy(name, held.p, held.n); /* what a cursor shows ends at the next write */
-                held.p = name;
-            } else {
-                held.n = 0;
-            }
             rc = mdb_cursor_del(cursor, 0);
-            if (rc == 0 && held.n != 0) {
-                rc = forget_commit(txn, dbi, held);
-            }
         }
         /* After a deletion this is the record that moved up. */
         rc = rc != 0 ? rc : mdb_cursor_get(cursor, &key, &val, MDB_NEXT);

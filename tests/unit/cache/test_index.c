@@ -370,46 +370,6 @@ static void a_full_index_loses_nothing_and_makes_room(void **state)
     fixture_release(&f);
 }
 
-static void a_commit_that_lost_a_file_is_not_whole(void **state)
-{
-    struct cache_put puts[101];
-    char names[COUNT(puts)][64], value[1000];
-    struct cache_record r;
-    struct fixture f;
-    int wrong = 0;
-
-    fixture_init(&f);
-    f.options.index_map_bytes = 2u << 20;
-    fixture_open(&f);
-    memset(value, 'x', sizeof(value));
-    for (int i = 0; i < 40; i++) {
-        for (size_t n = 0; n < COUNT(puts) - 1; n++) {
-            snprintf(names[n], sizeof(names[n]), "model/a/b@%d//f%zu", i, n);
-            puts[n] = (struct cache_put){
-                CACHE_FILE, gw_str_c(names[n]), {.checked_ms = i, .value = {value, sizeof(value)}}};
-        }
-        snprintf(names[100], sizeof(names[100]), "model/a/b@%d", i);
-        puts[100] = (struct cache_put){CACHE_COMMIT, gw_str_c(names[100]), {.checked_ms = i}};
-        if (cache_put(f.cache, puts, COUNT(puts), &f.err) != GW_OK) {
-            assert_int_equal(f.err.status, GW_IO);
-        }
-    }
-    for (int i = 0; i < 40; i++) {
-        size_t files = 0;
-        char name[64];
-
-        for (int n = 0; n < 100; n++) {
-            snprintf(name, sizeof(name), "model/a/b@%d//f%d", i, n);
-            files += cache_get(f.cache, CACHE_FILE, gw_str_c(name), &f.arena, &r) == GW_OK;
-        }
-        snprintf(name, sizeof(name), "model/a/b@%d", i);
-        wrong +=
-            cache_get(f.cache, CACHE_COMMIT, gw_str_c(name), &f.arena, &r) == GW_OK && files != 100;
-    }
-    assert_int_equal(wrong, 0);
-    fixture_release(&f);
-}
-
 /* ---- many processes, any of which may be killed at any moment ---- */
 
 static void put_pair(struct fixture *f, uint32_t n)
@@ -696,7 +656,6 @@ int main(void)
         cmocka_unit_test(who_dies_inside_takes_only_the_index_along),
         cmocka_unit_test(a_file_cut_under_a_worker_kills_it_once),
         cmocka_unit_test(a_full_index_loses_nothing_and_makes_room),
-        cmocka_unit_test(a_commit_that_lost_a_file_is_not_whole),
         cmocka_unit_test(processes_may_be_killed_at_any_moment),
         cmocka_unit_test(and_each_time_the_index_may_be_set_aside),
         cmocka_unit_test(others_reopen_when_one_sets_it_aside),
