@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 1u
+#define CACHE_SHARED_VERSION 2u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -46,6 +46,7 @@ struct cache_slot {
     _Atomic uint32_t wake_pending; /* a wake is on its way: saves writes */
     /* Threads inside LMDB: a worker that died with it set damaged pages, or met them. */
     _Atomic uint32_t in_index;
+    _Atomic uint32_t demanded; /* a reader of another process wants something of our fills */
     /* Start time of pid: a pid that came back is another process; 0: not known. */
     _Atomic uint64_t started;
     uint8_t pad[32]; /* a cache line each */
@@ -85,7 +86,9 @@ struct cache_upstream_options {
     const struct gw_str *resolve;
     size_t n_resolve;
     int64_t connect_timeout_ms, stall_timeout_ms; /* 0: 5 s, 30 s */
-    struct gw_str via;                            /* our Via token; requests carry it */
+    /* Of one blob, 1 to 8, besides one for who cannot wait; of this process, 1 to 64. 0: 4, 16 */
+    unsigned transfers, max_transfers;
+    struct gw_str via; /* our Via token; requests carry it */
 };
 struct cache_options {
     const char *dir;
@@ -213,21 +216,23 @@ struct cache_reader;
 struct cache_source {
     /* Upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
     struct gw_str target;
+    bool all; /* fetch the whole, also if nobody ever reads */
 };
 /* Loop. Attach to the part of a blob that is not whole. @return GW_OK: *out, to be closed;
  * GW_AGAIN: no part yet, run cache_part_create in a DISK job; GW_CONFLICT: it became whole just
  * now, open the blob; GW_IO; GW_NO_MEMORY */
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
                       uint64_t size, struct gw_error *err) GW_MUST_CHECK;
-/* Job. Makes part and map (space is checked first) and begins to fetch; somebody else's live one is
- * GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour);
- * GW_UNAVAILABLE (being fetched with another size) */
+/* Job. Makes part and map (space is checked first); what is fetched is what readers want, or all.
+ * Somebody else's live one is GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT
+ * (twice wrong within the hour); GW_UNAVAILABLE (being fetched with another size) */
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
 /**
  * Loop. Bytes readable from offset on, now; if none, asks for them (claims a fill that nobody owns)
  * and arranges that this worker's eventfd is written when there are more. Holds back the last
- * granule of a whole or long response until the digest is right.
+ * granule of a whole or long response until the digest is right; such a response starts the fill of
+ * the whole, any other one is fetched by its own granules alone, a few ahead of what is sent.
  * @param end   one past the last byte of this response
  * @param begun bytes of this response sent so far
  * @param avail out: 0: none yet, wait for the eventfd (a tick of 250 ms covers a lost wake)

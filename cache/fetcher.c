@@ -3,12 +3,15 @@
  * cache/fetcher.c - the thread that moves the bytes of large fills: a libcurl multi loop.
  *
  *   transfer  begun (redirects followed by hand, each hop checked), body written and marked, ended
- *   fill      active: has a transfer, or waits for its next try, or for a free place
+ *   fill      active: has transfers, or waits for its next try, or for a free place
  *
- * Every transfer begins at the Hub, also after a cut: a signed URL that has expired needs no case
- * of its own. libcurl hands over at most 16 KiB at a time, so bytes are collected to 512 KiB before
- * they are written: half of the CPU (nginx-notes 2). A granule is marked after its bytes are
- * written, its readers are woken after that.
+ * A transfer has a share of some MiB before it and claims one granule at a time. A granule that
+ * somebody waits for gets one of its own, and ends the one that had it before it, unless that one
+ * comes by as soon. Shares are planned here only; the map knows what is there, what is under way,
+ * and what is wanted. All but the first transfer go where the first was redirected to; when that
+ * place refuses, the Hub is asked again. libcurl hands over at most 16 KiB at a time, so bytes are
+ * collected to 512 KiB before they are written: half of the CPU (nginx-notes 2). A granule is
+ * marked after its bytes are written, its readers are woken after that.
  */
 #include "cache/fill_internal.h"
 
@@ -22,7 +25,17 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#define LIVE_MAX 8u
+#define SHARE_MIN 4u /* granules before one transfer; fewer only where no more are wanted */
+#define SHARE_MAX 16u
+#define PATIENCE_MS 200 /* a transfer that will be there so soon is waited for */
+#define LOOK_AGAIN_MS 50
+#define KNOWN_MS 1000 /* the first answer is waited for so long before others are asked for */
+#define YIELD_MS 500
+#define SLOW 8.0 /* a transfer that is so many times slower than another was is begun anew */
+#define SLOW_MS 2000
+#define HURRY_MS 5000
+#define CHECK_MS 500
+#define URL_MS (10 * 60 * 1000) /* a redirect's target is used so long: signatures end */
 #define BUFFER_BYTES (512u << 10)
 #define LOCATION_MAX (16u << 10)
 #define IGNORED_MAX (64u << 10)  /* bytes of an answer that is not the file */
@@ -54,7 +67,8 @@ struct transfer {
     struct fetcher *fetcher;
     struct fill *fill;
     unsigned index;           /* of its word in the map */
-    uint64_t start, end, pos; /* asked for; pos: next byte to be written */
+    uint64_t start, pos, end; /* pos: next byte to be written; end: may move to the front */
+    uint64_t asked;           /* end, when it was asked for */
     uint64_t skip; /* bytes of the body before start: a server that answers with the whole */
     uint8_t *buffer;
     size_t used;
@@ -62,9 +76,12 @@ struct transfer {
     struct cache_transfer extra;
     struct gw_buf url;
     bool added, own, checked, complete;
+    bool demanded;  /* somebody waited for its first granule */
+    bool short_cut; /* began where an earlier one was redirected to */
     bool lost; /* bytes were thrown away because the fill was not ours: nothing more is written */
     unsigned hops;
-    int64_t begun_ms, again_ms; /* again_ms: its host is being resolved */
+    int64_t started_ms;
+    int64_t begun_ms, again_ms; /* of this hop; again_ms: its host is being resolved */
     size_t ignored;
     enum fill_failure bad; /* 0: nothing yet */
     int bad_sys;
@@ -78,6 +95,7 @@ struct fetcher {
     struct fill *active;
     struct transfer *live;
     unsigned n_live;
+    uint64_t turns;
     bool again; /* there is more to do at once */
     int64_t housekept_ms;
     uint32_t orphans_seen;
@@ -131,55 +149,6 @@ static void reset_answer(struct answer *a)
     gw_buf_reset(&a->location);
 }
 
-static size_t on_header(char *p, size_t size, size_t n, void *ctx)
-{
-    struct transfer *t = ctx;
-    struct answer *a = &t->answer;
-    size_t digest_len = t->fill->map.head->digest_len;
-    struct gw_str line = gw_str_trim((struct gw_str){p, size * n}), name, rest;
-    uint64_t number;
-
-    while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n')) {
-        line.n--;
-    }
-    a->header_bytes += size * n;
-    if (a->header_bytes > CACHE_HEADERS_MAX) {
-        t->bad = FILL_RANGE;
-        return 0;
-    }
-    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */
-        reset_answer(a);
-        rest = line;
-        if (gw_str_split(&rest, ' ', &name) && rest.p != NULL && rest.n >= 3 &&
-            gw_str_u64(gw_str_sub(rest, 0, 3), &number)) {
-            a->status = (int)number;
-        }
-        return size * n;
-    }
-    rest = line;
-    if (!gw_str_split(&rest, ':', &name) || rest.p == NULL) {
-        return size * n;
-    }
-    rest = gw_str_trim(rest);
-    if (gw_str_ieq_c(name, "content-length")) {
-        a->length = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
-    } else if (gw_str_ieq_c(name, "content-range")) {
-        a->has_range = fetcher_content_range(rest, &a->start, &a->end, &a->total);
-    } else if (gw_str_ieq_c(name, "content-encoding")) {
-        a->encoded = !gw_str_ieq_c(rest, "identity");
-    } else if (gw_str_ieq_c(name, "etag")) {
-        take_etag(a->etag, rest, digest_len);
-    } else if (gw_str_ieq_c(name, "x-linked-etag")) {
-        take_etag(a->linked_etag, rest, digest_len);
-    } else if (gw_str_ieq_c(name, "x-linked-size")) {
-        a->linked_size = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
-    } else if (gw_str_ieq_c(name, "location")) {
-        gw_buf_reset(&a->location);
-        gw_buf_add(&a->location, rest);
-    }
-    return size * n;
-}
-
 /* Does upstream still mean the content we want? Its own host says so by digest; another host's
  * ETags are opaque (Xet's are 64 hex of something else), unless it gave our digest before. */
 static enum fill_failure check_identity(struct transfer *t)
@@ -221,11 +190,107 @@ static enum fill_failure check_head(struct transfer *t)
         t->skip = t->start;
         return a->length >= 0 && (uint64_t)a->length != size ? FILL_RANGE : 0;
     }
-    if (!a->has_range || a->total != size || a->start != t->start || a->end > t->end ||
+    if (!a->has_range || a->total != size || a->start != t->start || a->end > t->asked ||
         (a->length >= 0 && (uint64_t)a->length != a->end - a->start)) {
         return FILL_RANGE;
     }
     return 0;
+}
+
+static void forget_url(struct fill *f)
+{
+    gw_free(f->url);
+    f->url = NULL;
+    f->answered = false;
+}
+
+/* An answer that is what it should be: the others may be asked for. */
+static void answered(struct transfer *t)
+{
+    struct fill *f = t->fill;
+    struct map *m = &f->map;
+    uint64_t g = t->end / CACHE_GRANULE;
+
+    if (t->answer.status == 200 && (t->start > 0 || t->end < m->head->size)) {
+        f->no_ranges = true; /* one connection brings all, in order: it goes on as far as it may */
+        while (t->end < m->head->size && atomic_load(&m->granule[g]) != GRANULE_VALID &&
+               atomic_load(&m->granule[g]) != GRANULE_LIVE) {
+            t->end = map_bytes(m, ++g);
+        }
+    }
+    if (!t->own && f->url == NULL && (f->url = gw_alloc(t->url.n + 1)) != NULL) {
+        memcpy(f->url, t->url.p, t->url.n);
+        f->url_ms = t->begun_ms;
+    }
+    if (!f->answered) {
+        f->answered = true;
+        f->due_ms = 0;
+        t->fetcher->again = true;
+    }
+}
+
+/* @return false: t->bad says why it is of no use */
+static bool head_ended(struct transfer *t)
+{
+    t->bad = check_head(t);
+    if (t->bad != 0) {
+        return false;
+    }
+    t->checked = true;
+    answered(t);
+    return true;
+}
+
+static size_t on_header(char *p, size_t size, size_t n, void *ctx)
+{
+    struct transfer *t = ctx;
+    struct answer *a = &t->answer;
+    size_t digest_len = t->fill->map.head->digest_len;
+    struct gw_str line = gw_str_trim((struct gw_str){p, size * n}), name, rest;
+    uint64_t number;
+
+    while (line.n > 0 && (line.p[line.n - 1] == '\r' || line.p[line.n - 1] == '\n')) {
+        line.n--;
+    }
+    a->header_bytes += size * n;
+    if (a->header_bytes > CACHE_HEADERS_MAX) {
+        t->bad = FILL_RANGE;
+        return 0;
+    }
+    if (line.n == 0 && a->status == 206 && !t->checked) { /* a proxy's own answer is a 200 */
+        return head_ended(t) ? size * n : 0;
+    }
+    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */
+        reset_answer(a);
+        rest = line;
+        if (gw_str_split(&rest, ' ', &name) && rest.p != NULL && rest.n >= 3 &&
+            gw_str_u64(gw_str_sub(rest, 0, 3), &number)) {
+            a->status = (int)number;
+        }
+        return size * n;
+    }
+    rest = line;
+    if (!gw_str_split(&rest, ':', &name) || rest.p == NULL) {
+        return size * n;
+    }
+    rest = gw_str_trim(rest);
+    if (gw_str_ieq_c(name, "content-length")) {
+        a->length = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "content-range")) {
+        a->has_range = fetcher_content_range(rest, &a->start, &a->end, &a->total);
+    } else if (gw_str_ieq_c(name, "content-encoding")) {
+        a->encoded = !gw_str_ieq_c(rest, "identity");
+    } else if (gw_str_ieq_c(name, "etag")) {
+        take_etag(a->etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-etag")) {
+        take_etag(a->linked_etag, rest, digest_len);
+    } else if (gw_str_ieq_c(name, "x-linked-size")) {
+        a->linked_size = gw_str_u64(rest, &number) && number <= INT64_MAX ? (int64_t)number : 0;
+    } else if (gw_str_ieq_c(name, "location")) {
+        gw_buf_reset(&a->location);
+        gw_buf_add(&a->location, rest);
+    }
+    return size * n;
 }
 
 /* ---- bytes ---- */
@@ -234,6 +299,16 @@ static enum fill_failure check_head(struct transfer *t)
 static void mark(struct map *m, uint64_t g, uint8_t from, uint8_t to)
 {
     atomic_compare_exchange_strong(&m->granule[g], &from, to);
+}
+
+static void enter(struct map *m, uint64_t g)
+{
+    uint8_t now = atomic_load(&m->granule[g]);
+
+    while (now != GRANULE_VALID &&
+           !atomic_compare_exchange_weak(&m->granule[g], &now, GRANULE_LIVE)) {
+        continue;
+    }
 }
 
 /* All before upto is written: tell the others. */
@@ -254,8 +329,8 @@ static void publish(struct transfer *t, uint64_t upto)
         t->pos = g_end;
         t->fill->failures = 0;
         if (t->pos < t->end) {
-            mark(m, g + 1, GRANULE_ABSENT, GRANULE_LIVE);
             atomic_store(word, transfer_word(g + 1, 0));
+            enter(m, g + 1);
         } else {
             atomic_store(word, 0);
         }
@@ -302,12 +377,8 @@ static size_t on_body(char *p, size_t size, size_t n, void *ctx)
         t->ignored += len;
         return t->ignored > IGNORED_MAX ? 0 : len;
     }
-    if (!t->checked) {
-        t->bad = check_head(t);
-        if (t->bad != 0) {
-            return 0;
-        }
-        t->checked = true;
+    if (!t->checked && !head_ended(t)) {
+        return 0;
     }
     atomic_fetch_add(&t->fill->table->cache->shared->counters.upstream_bytes, len);
     if (t->skip > 0) {
@@ -334,7 +405,7 @@ static size_t on_body(char *p, size_t size, size_t n, void *ctx)
     }
     if (t->pos + t->used == t->end) { /* what may follow is not asked for, or there already */
         t->complete = true;
-        if (t->answer.status == 200 && t->end < t->fill->map.head->size) {
+        if (t->end < (t->answer.status == 200 ? t->fill->map.head->size : t->answer.end)) {
             return 0;
         }
     }
@@ -357,20 +428,29 @@ static void end_transfer(struct transfer *t, bool keep)
         curl_easy_cleanup(t->easy);
     }
     cache_transfer_release(&t->extra);
+    if (t->pos > t->start) {
+        double rate = (double)(t->pos - t->start) / (double)(gw_mono_ms() - t->started_ms + 1);
+
+        f->best = rate > f->best ? rate : f->best;
+    }
     if (keep && flush(t) && fill_ours(f) && !fill_ended(f)) {
         if (t->pos < t->end && t->pos % CACHE_GRANULE == 0) { /* nothing of this granule came */
             atomic_store(&f->map.live->transfers[t->index], 0);
-            mark(&f->map, t->pos / CACHE_GRANULE, GRANULE_LIVE, GRANULE_ABSENT);
+            mark(&f->map, t->pos / CACHE_GRANULE, GRANULE_LIVE,
+                 t->demanded && t->pos == t->start ? GRANULE_DEMANDED : GRANULE_WANTED);
         }
     }
     for (struct transfer **p = &x->live; *p != NULL; p = &(*p)->next) {
         if (*p == t) {
             *p = t->next;
             x->n_live--;
+            f->n_transfers--;
             break;
         }
     }
-    f->transfer = NULL;
+    for (struct fill *other = x->active; other != NULL; other = other->active_next) {
+        other->due_ms = 0; /* there is a free place */
+    }
     gw_buf_release(&t->url);
     gw_buf_release(&t->answer.location);
     gw_free(t->buffer);
@@ -381,7 +461,8 @@ static void end_transfer(struct transfer *t, bool keep)
 /* Leaves the fill to whoever wants it again. */
 static void give_up(struct fill *f, enum fill_failure kind, int sys, int64_t rest_ms)
 {
-    fill_fail(f, kind, sys, gw_mono_ms() + rest_ms);
+    f->not_before_ms = gw_mono_ms() + rest_ms;
+    fill_fail(f, kind, sys, f->not_before_ms);
     if (kind == FILL_DISK) { /* what is there takes the room that others need: a job drops it */
         pthread_mutex_lock(&f->table->mutex);
         f->drop = true;
@@ -405,13 +486,18 @@ static void failed(struct fill *f, enum fill_failure kind, int sys, unsigned wei
         give_up(f, kind, sys, REST_DISK_MS);
         return;
     }
-    if (f->failures >= TRIES || retry_after_ms > RETRY_AFTER_MAX_MS) {
+    if (f->n_transfers > 0 && kind != FILL_CHANGED && kind != FILL_REFUSED) {
+        /* What one of them met is no reason to stop the others; the last one decides. */
+        f->failures = f->failures < TRIES ? f->failures : TRIES - 1;
+        retry_after_ms = retry_after_ms < REST_MAX_MS ? retry_after_ms : REST_MAX_MS;
+    } else if (f->failures >= TRIES || retry_after_ms > RETRY_AFTER_MAX_MS) {
         delay = retry_after_ms > f->table->rest_ms ? retry_after_ms : f->table->rest_ms;
         give_up(f, kind, sys, delay < REST_MAX_MS ? delay : REST_MAX_MS);
         return;
     }
     delay = f->table->retry_ms << (f->failures > 0 ? f->failures - 1 : 0);
     f->not_before_ms = gw_mono_ms() + (delay > retry_after_ms ? delay : retry_after_ms);
+    f->due_ms = 0;
 }
 
 static int status_weight(const struct transfer *t)
@@ -434,9 +520,12 @@ static void fail_transfer(struct transfer *t, enum fill_failure kind, int sys, i
                           int64_t retry_after_ms)
 {
     struct fill *f = t->fill;
+    bool refused =
+        t->short_cut && kind == FILL_STATUS && sys >= 400 && sys < 500 && sys != 408 && sys != 429;
 
     end_transfer(t, true);
-    if (fill_ours(f) && !fill_ended(f)) {
+    forget_url(f); /* whatever it was, the Hub may know better */
+    if (!refused && fill_ours(f) && !fill_ended(f)) {
         failed(f, kind, sys, (unsigned)weight, retry_after_ms);
     }
 }
@@ -464,6 +553,7 @@ static void hop(struct transfer *t)
                       rc == GW_INVALID ? (int)TRIES : 1, 0);
         return;
     }
+    t->asked = t->end;
     if (t->end < t->fill->map.head->size) {
         snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)t->start,
                  (unsigned long long)(t->end - 1));
@@ -564,19 +654,84 @@ static void finish(struct transfer *t, CURLcode code)
     fail_transfer(t, FILL_RANGE, 0, 2, 0);
 }
 
-/* From the first granule that is missing up to the next that is there. @return false: nothing is
- * missing */
-static bool start(struct fetcher *x, struct fill *f)
+/* ---- what is fetched next ---- */
+
+/* The transfer that has this granule before it, or is in it. */
+static struct transfer *planned(const struct fetcher *x, const struct fill *f, uint64_t g)
 {
-    struct map *m = &f->map;
-    struct transfer *t;
-    uint64_t g = map_missing(m, 0), had = 0;
+    for (struct transfer *t = x->live; t != NULL; t = t->next) {
+        if (t->fill == f && g >= t->pos / CACHE_GRANULE && g * CACHE_GRANULE < t->end) {
+            return t;
+        }
+    }
+    return NULL;
+}
+
+/* One past the last granule of a transfer that begins at g: a share of what is wanted from there
+ * on. What somebody began, and what another one has before it, ends it. */
+static uint64_t share_end(const struct fetcher *x, const struct fill *f, uint64_t g)
+{
+    const struct map *m = &f->map;
+    uint64_t most = (uint64_t)x->table->transfers * SHARE_MAX, n = 1, share;
+    bool all = atomic_load(&m->live->all) != 0, alone = f->no_ranges || x->table->transfers == 1;
+
+    while (g + n < m->granules && (n < most || alone)) {
+        uint8_t now = atomic_load(&m->granule[g + n]);
+        bool wanted = now == GRANULE_WANTED || now == GRANULE_DEMANDED;
+
+        if (now == GRANULE_VALID || now == GRANULE_LIVE || !(all || wanted) ||
+            planned(x, f, g + n) != NULL) {
+            break;
+        }
+        n++;
+    }
+    if (alone) {
+        return g + n;
+    }
+    share = (n + x->table->transfers - 1) / x->table->transfers;
+    share = share < SHARE_MIN ? SHARE_MIN : share > SHARE_MAX ? SHARE_MAX : share;
+    return g + (n < share ? n : share);
+}
+
+/* A word of the map for a transfer that begins in g: the one of whoever began it and wrote *had
+ * bytes of it, else one that nobody uses. */
+static unsigned take_word(const struct fetcher *x, const struct fill *f, uint64_t g, uint64_t *had)
+{
+    const struct map *m = &f->map;
+    uint32_t used = 0;
     unsigned index = MAP_TRANSFERS;
 
-    if (g == m->granules) {
-        return false;
+    for (const struct transfer *t = x->live; t != NULL; t = t->next) {
+        used |= t->fill == f ? 1u << t->index : 0;
     }
-    t = gw_alloc(sizeof(*t));
+    *had = 0;
+    for (unsigned i = 0; i < MAP_TRANSFERS; i++) {
+        uint64_t word = atomic_load(&m->live->transfers[i]);
+
+        if ((used >> i & 1) != 0) {
+            continue;
+        }
+        if (word != 0 && transfer_granule(word) == g &&
+            atomic_load(&m->granule[g]) == GRANULE_LIVE &&
+            transfer_bytes(word) < map_bytes(m, g + 1) - g * CACHE_GRANULE) {
+            *had = transfer_bytes(word);
+            return i;
+        }
+        if (index == MAP_TRANSFERS || (word == 0 && atomic_load(&m->live->transfers[index]) != 0)) {
+            index = i; /* an unused one; if there is none, of what somebody left: fetched again */
+        }
+    }
+    return index;
+}
+
+static void start(struct fetcher *x, struct fill *f, uint64_t g, bool demanded)
+{
+    struct map *m = &f->map;
+    struct cache *c = x->table->cache;
+    struct transfer *t = gw_alloc(sizeof(*t));
+    uint64_t had;
+    int rc;
+
     if (t == NULL || (t->buffer = gw_alloc(BUFFER_BYTES)) == NULL ||
         (t->easy = curl_easy_init()) == NULL) {
         if (t != NULL) {
@@ -584,49 +739,196 @@ static bool start(struct fetcher *x, struct fill *f)
         }
         gw_free(t);
         failed(f, FILL_MEMORY, 0, 1, 0);
-        return true;
-    }
-    for (unsigned i = 0; i < MAP_TRANSFERS; i++) {
-        uint64_t word = atomic_load(&m->live->transfers[i]);
-
-        if (word != 0 && transfer_granule(word) == g &&
-            atomic_load(&m->granule[g]) == GRANULE_LIVE) {
-            index = i; /* somebody began it and wrote so much of it */
-            had = transfer_bytes(word);
-            break;
-        }
-        if (word == 0 && index == MAP_TRANSFERS) {
-            index = i;
-        }
-    }
-    if (index == MAP_TRANSFERS) { /* cannot be with one transfer per fill: damage */
-        index = 0;
+        return;
     }
     t->fetcher = x;
     t->fill = f;
-    t->index = index;
+    t->demanded = demanded;
+    t->index = take_word(x, f, g, &had);
     t->start = t->pos = g * CACHE_GRANULE + had;
-    t->end = map_bytes(m, map_run_end(m, g));
-    t->begun_ms = gw_mono_ms();
+    t->end = map_bytes(m, share_end(x, f, g));
+    t->started_ms = t->begun_ms = gw_mono_ms();
     gw_buf_init(&t->url, LOCATION_MAX);
     gw_buf_init(&t->answer.location, LOCATION_MAX);
     reset_answer(&t->answer);
-    atomic_store(&m->live->transfers[index], transfer_word(g, had));
-    mark(m, g, GRANULE_ABSENT, GRANULE_LIVE);
+    atomic_store(&m->live->transfers[t->index], transfer_word(g, had));
+    enter(m, g);
     t->next = x->live;
     x->live = t;
     x->n_live++;
-    f->transfer = t;
-    if (cache_upstream_url(x->table->cache, (struct gw_str){m->head->source, m->head->source_len},
-                           &t->url, NULL) != GW_OK) {
+    f->n_transfers++;
+    f->turn = ++x->turns;
+    if (f->url != NULL && t->begun_ms - f->url_ms > URL_MS) {
+        forget_url(f);
+    }
+    if (f->url != NULL) { /* the Hub is asked once per file, not once per share: it counts */
+        t->short_cut = true;
+        gw_buf_add(&t->url, gw_str_c(f->url));
+        rc = t->url.failed ? GW_NO_MEMORY : GW_OK;
+    } else {
+        rc = cache_upstream_url(c, (struct gw_str){m->head->source, m->head->source_len}, &t->url,
+                                NULL);
+    }
+    if (rc != GW_OK) {
         fail_transfer(t, FILL_SOURCE, 0, (int)TRIES, 0);
-        return true;
+        return;
     }
     hop(t);
+}
+
+/* How long until this transfer is at that granule, as it goes now. */
+static int64_t arrives_ms(const struct transfer *t, uint64_t g, int64_t now)
+{
+    uint64_t moved = t->pos - t->start, left = g * CACHE_GRANULE - t->pos;
+    int64_t age = now - t->started_ms;
+
+    if (moved == 0) {
+        return age < PATIENCE_MS ? 0 : INT64_MAX;
+    }
+    return (int64_t)((double)left * (double)(age + 1) / (double)moved);
+}
+
+/* Somebody waits and there is no place: the transfer with the most before it ends with its granule;
+ * not too often, because a connection is lost by it. of: NULL: of any fill. */
+static void make_room(struct fetcher *x, struct fill *f, const struct fill *of, int64_t now)
+{
+    struct transfer *most = NULL;
+
+    if (now - f->yielded_ms < YIELD_MS) {
+        return;
+    }
+    for (struct transfer *t = x->live; t != NULL; t = t->next) {
+        if ((of == NULL || t->fill == of) && t->used == 0 && !t->fill->no_ranges &&
+            t->end - t->pos > 2 * (uint64_t)CACHE_GRANULE &&
+            !(t->demanded && t->pos - t->start < CACHE_GRANULE) &&
+            (most == NULL || t->end - t->pos > most->end - most->pos)) {
+            most = t;
+        }
+    }
+    if (most != NULL) {
+        most->end = (most->pos / CACHE_GRANULE + 1) * CACHE_GRANULE;
+        f->yielded_ms = now;
+    }
+}
+
+/* Granules that somebody waits for get a transfer of their own, unless one that is on its way will
+ * be there as soon. */
+static void serve_demands(struct fetcher *x, struct fill *f, int64_t now)
+{
+    struct fill_table *table = x->table;
+    const struct map *m = &f->map;
+
+    for (uint64_t g = map_demanded(m, 0); g < m->granules; g = map_demanded(m, g + 1)) {
+        struct transfer *t = planned(x, f, g);
+
+        if (f->not_before_ms > now || f->n_transfers >= (f->no_ranges ? 1 : table->transfers + 1)) {
+            if (!f->no_ranges && f->not_before_ms <= now) {
+                make_room(x, f, f, now);
+            }
+            f->due_ms = now + LOOK_AGAIN_MS;
+            return;
+        }
+        if (t != NULL && (g == t->pos / CACHE_GRANULE || f->no_ranges || t->used > 0)) {
+            continue;
+        }
+        if (t != NULL && arrives_ms(t, g, now) < PATIENCE_MS) {
+            f->due_ms = now + LOOK_AGAIN_MS;
+            continue;
+        }
+        if (x->n_live >= table->max_transfers) {
+            make_room(x, f, NULL, now);
+            f->due_ms = now + LOOK_AGAIN_MS;
+            return;
+        }
+        if (t != NULL) { /* it ends where the new one begins */
+            t->end = g * CACHE_GRANULE;
+        }
+        start(x, f, g, true);
+    }
+}
+
+/* One connection can be slow where another one is not: it would hold up whoever waits behind it,
+ * and the end. It begins anew, where it was; not often, and with less hope each time. */
+static void hurry(struct fetcher *x, struct fill *f, int64_t now)
+{
+    struct transfer *slow = NULL;
+
+    for (struct transfer *t = x->live; t != NULL; t = t->next) {
+        int64_t age = now - t->started_ms;
+        double rate = (double)(t->pos - t->start) / (double)(age + 1);
+        uint64_t left = CACHE_GRANULE - t->pos % CACHE_GRANULE;
+
+        if (t->fill != f || !t->checked || t->used > 0 || age < CHECK_MS) {
+            continue;
+        }
+        f->best = rate > f->best ? rate : f->best;
+        if (age >= SLOW_MS && rate * SLOW < f->best && (double)left > rate * SLOW_MS) {
+            slow = t;
+        }
+    }
+    if (slow != NULL && !f->no_ranges && now - f->hurried_ms >= HURRY_MS) {
+        f->hurried_ms = now;
+        f->best /= 2;
+        end_transfer(slow, true);
+    }
+}
+
+/* The next granule that nobody has before it. */
+static uint64_t next_wanted(const struct fetcher *x, struct fill *f)
+{
+    const struct map *m = &f->map;
+    const struct transfer *t;
+    uint64_t g;
+
+    pthread_mutex_lock(&f->table->mutex);
+    g = f->contiguous;
+    pthread_mutex_unlock(&f->table->mutex);
+    for (g = map_wanted(m, g); g < m->granules && (t = planned(x, f, g)) != NULL;) {
+        g = map_wanted(m, (t->end - 1) / CACHE_GRANULE + 1);
+    }
+    return g;
+}
+
+/* May more be asked for? While nobody knows where, and whether ranges are understood, one asks. */
+static bool known(const struct fetcher *x, const struct fill *f, int64_t now)
+{
+    for (const struct transfer *t = x->live; t != NULL && !f->answered; t = t->next) {
+        if (t->fill == f && !t->checked && now - t->started_ms < KNOWN_MS) {
+            return false;
+        }
+    }
     return true;
 }
 
+/* Of the fills that may have one more transfer, the one with the fewest; then who waited longest.
+ */
+static struct fill *neediest(const struct fetcher *x, int64_t now)
+{
+    struct fill *best = NULL;
+
+    for (struct fill *f = x->active; f != NULL; f = f->active_next) {
+        unsigned most = f->no_ranges ? 1 : x->table->transfers;
+
+        if (!f->served && f->not_before_ms <= now && f->n_transfers < most && known(x, f, now) &&
+            (best == NULL || f->n_transfers < best->n_transfers ||
+             (f->n_transfers == best->n_transfers && f->turn < best->turn))) {
+            best = f;
+        }
+    }
+    return best;
+}
+
 /* ---- fills ---- */
+
+static void end_all(struct fetcher *x, struct fill *f, bool keep)
+{
+    for (struct transfer *t = x->live, *next; t != NULL; t = next) {
+        next = t->next;
+        if (t->fill == f) {
+            end_transfer(t, keep);
+        }
+    }
+}
 
 static void deactivate(struct fetcher *x, struct fill *f)
 {
@@ -637,9 +939,7 @@ static void deactivate(struct fetcher *x, struct fill *f)
         }
     }
     f->active = false;
-    if (f->transfer != NULL) {
-        end_transfer(f->transfer, true);
-    }
+    end_all(x, f, true);
     fill_unref(f);
 }
 
@@ -648,9 +948,7 @@ static void activate(struct fetcher *x, struct fill *f)
     struct gw_sha256 s;
 
     if (f->active) { /* lost and taken again in between */
-        if (f->transfer != NULL) {
-            end_transfer(f->transfer, false);
-        }
+        end_all(x, f, false);
         fill_unref(f);
     } else {
         f->active = true;
@@ -658,7 +956,10 @@ static void activate(struct fetcher *x, struct fill *f)
         x->active = f;
     }
     f->failures = 0;
-    f->not_before_ms = 0;
+    f->not_before_ms = f->due_ms = 0;
+    f->answered = f->no_ranges = false;
+    f->best = 0;
+    f->hurried_ms = 0;
     if (!fill_safe(f)) {
         return;
     }
@@ -695,15 +996,64 @@ static void take_queue(struct fetcher *x)
     }
 }
 
-static void work(struct fetcher *x, int64_t now)
+/* Ends what is over, and finds out whose turn it is to be looked at. */
+static void review(struct fetcher *x, int64_t now)
 {
     for (struct fill *f = x->active, *next; f != NULL; f = next) {
+        uint32_t demands;
+
         next = f->active_next;
         if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
             fill_let_go(f); /* nothing, if whoever ended it did so */
             deactivate(x, f);
-        } else if (f->transfer == NULL && f->not_before_ms <= now && x->n_live < LIVE_MAX &&
-                   !start(x, f)) {
+            continue;
+        }
+        if (f->not_before_ms == INT64_MAX) { /* a job drops it */
+            end_all(x, f, false);
+        }
+        demands = atomic_load(&f->map.live->demands);
+        if (demands != f->demands_seen) {
+            f->demands_seen = demands;
+            f->due_ms = 0;
+        }
+        f->served = f->due_ms > now;
+        if (!f->served) {
+            f->due_ms =
+                f->n_transfers > 0 ? now + (f->answered ? CHECK_MS : KNOWN_MS / 4) : INT64_MAX;
+            if (f->not_before_ms > now && f->not_before_ms < f->due_ms) {
+                f->due_ms = f->not_before_ms;
+            }
+        }
+    }
+}
+
+static void work(struct fetcher *x, int64_t now)
+{
+    unsigned most = x->table->max_transfers - x->table->max_transfers / 4;
+    struct fill *f;
+
+    review(x, now);
+    for (f = x->active; f != NULL; f = f->active_next) {
+        if (!f->served) {
+            hurry(x, f, now);
+            serve_demands(x, f, now);
+        }
+    }
+    while ((f = neediest(x, now)) != NULL) {
+        uint64_t g = next_wanted(x, f);
+
+        if (g < f->map.granules && x->n_live >= most) {
+            break;
+        }
+        if (g < f->map.granules) {
+            start(x, f, g, false);
+            continue;
+        }
+        f->served = true;
+        if (f->n_transfers == 0) { /* nothing is wanted: a job ends it, or a reader comes */
+            if (map_missing(&f->map, 0) < f->map.granules) {
+                fill_let_go(f);
+            }
             deactivate(x, f);
         }
     }
@@ -781,9 +1131,7 @@ static int wait_ms(const struct fetcher *x, int64_t now)
         return 0;
     }
     for (const struct fill *f = x->active; f != NULL; f = f->active_next) {
-        if (f->transfer == NULL && x->n_live < LIVE_MAX && f->not_before_ms < until) {
-            until = f->not_before_ms;
-        }
+        until = f->due_ms < until ? f->due_ms : until;
     }
     for (const struct transfer *t = x->live; t != NULL; t = t->next) {
         if (t->again_ms != 0 && t->again_ms < until) {
@@ -837,7 +1185,7 @@ int fetcher_open(struct fetcher **out, struct fill_table *t, struct gw_error *er
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the fetcher");
     }
     x->table = t;
-    curl_multi_setopt(x->multi, CURLMOPT_MAXCONNECTS, 2L * LIVE_MAX);
+    curl_multi_setopt(x->multi, CURLMOPT_MAXCONNECTS, 2L * t->max_transfers);
     curl_multi_setopt(x->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
     *out = x; /* before the thread: it claims what it finds */
     sys = cache_thread_start(&x->thread, run, x);

@@ -39,6 +39,7 @@
 static void fill_free(struct fill *f)
 {
     map_detach(&f->map);
+    gw_free(f->url);
     gw_free(f);
 }
 
@@ -266,8 +267,8 @@ bool fill_claim(struct fill *f, bool fresh)
         return false;
     }
     failed = atomic_load(&live->failure);
-    if (!fresh && was == 0 && failed != 0) {
-        return false; /* it failed: only a reader's demand starts it again */
+    if (!fresh && ((was == 0 && failed != 0) || !map_unfinished(&f->map))) {
+        return false; /* it failed, or nobody wants it: only a reader's demand starts it again */
     }
     pthread_mutex_lock(&t->mutex);
     if (f->owned && was == t->self) {
@@ -288,7 +289,8 @@ bool fill_claim(struct fill *f, bool fresh)
     if (!ours) {
         return false;
     }
-    adopted = failed == 0 && (was != 0 || map_missing(&f->map, 0) > 0);
+    adopted =
+        failed == 0 && (was != 0 || (atomic_load(&live->all) != 0 && map_missing(&f->map, 0) > 0));
     atomic_store(&live->clean, 0);
     atomic_store(&live->failure, 0);
     if (adopted) {
@@ -318,7 +320,7 @@ void fill_let_go(struct fill *f)
     if (!was) {
         return;
     }
-    if (!fill_ended(f) && atomic_load(&f->map.live->failure) == 0) {
+    if (!fill_ended(f) && atomic_load(&f->map.live->failure) == 0 && map_unfinished(&f->map)) {
         atomic_fetch_add(&t->cache->shared->fills_orphaned, 1);
     }
     fill_wake(f);
@@ -345,6 +347,25 @@ void fill_wake(struct fill *f)
         waiting &= waiting - 1;
         cache_wake(f->table->cache->shared, slot);
     }
+}
+
+void fill_demand(struct fill *f)
+{
+    struct fill_table *t = f->table;
+    uint64_t owner;
+    unsigned slot;
+
+    atomic_fetch_add(&f->map.live->demands, 1);
+    owner = atomic_load(&f->map.live->owner);
+    slot = (unsigned)(owner >> 32 & 0xff);
+    if (owner == t->self) {
+        if (t->fetcher != NULL) {
+            fetcher_wake(t->fetcher);
+        }
+    } else if (owner >> 40 == t->self >> 40 && slot > 0 && slot <= CACHE_SLOTS) {
+        atomic_store(&t->cache->shared->slots[slot - 1].demanded, 1);
+        cache_wake(t->cache->shared, slot - 1);
+    } /* of another master: it looks by itself, several times a second */
 }
 
 static void lose(struct fill *f, const char *what)
@@ -502,6 +523,9 @@ int cache_tick(struct cache *c, struct gw_want *want)
     if (t == NULL || leaving(t)) {
         return GW_NOT_FOUND;
     }
+    if (atomic_exchange(&c->shared->slots[c->slot].demanded, 0) != 0 && t->fetcher != NULL) {
+        fetcher_wake(t->fetcher);
+    }
     pthread_mutex_lock(&t->mutex);
     for (struct fill *f = t->list; f != NULL; f = f->next) {
         if (!job_due(f, now)) {
@@ -596,6 +620,7 @@ static int mismatch(struct fill *f, struct gw_error *err)
         rc = rc == GW_CONFLICT ? GW_OK : rc; /* somebody was quicker */
     }
     if (rc == GW_OK && fill_get(&again, t, fill_digest(f), NULL) == GW_OK) {
+        atomic_store(&again->map.live->all, 1); /* all of it was there */
         fill_claim(again, true);
         fill_unref(again);
     }
@@ -789,6 +814,11 @@ int cache_fills_open(struct cache *c, struct gw_error *err)
     t->rest_ms = FILL_REST_MS;
     t->silent_ms = FILL_SILENT_MS;
     t->foreign_ms = FILL_FOREIGN_MS;
+    t->transfers = c->options.upstream.transfers;
+    t->transfers = t->transfers > 0 && t->transfers <= 8 ? t->transfers : FILL_TRANSFERS;
+    t->max_transfers = c->options.upstream.max_transfers;
+    t->max_transfers =
+        t->max_transfers > 0 && t->max_transfers <= 64 ? t->max_transfers : FILL_MAX_TRANSFERS;
     t->boot = boot_word(c);
     t->self = owner_word(zone, c->slot, c->generation);
     pthread_mutex_init(&t->mutex, NULL);

@@ -5,12 +5,16 @@
  *   table     one per process: the attached parts, one mutex for memory work, one fetcher thread
  *   fill      one attached part, shared by its readers, the fetcher and the jobs; counted
  *   map       the mapping itself (map.c): immutable head, live words, one byte per granule
- *   transfer  one range on its way (fetcher.c). One per fill now; nothing in the format assumes it
+ *   transfer  one range on its way (fetcher.c); several per fill, all of them of its owner
  *
  * A fill belongs to the process whose word is in the map's `owner`: it fetches, hashes and
  * publishes. Everybody else reads, and takes the fill over (compare and swap) when the owner is
  * dead. An owner that finds another word there has lost the fill and lets go; what it wrote
  * meanwhile are bytes of the same digest, so nothing is harmed.
+ *
+ * A reader in any process says in the map what it wants: a granule is WANTED, or DEMANDED when
+ * somebody waits for it now, or the whole is. It bumps `demands` and wakes the owner, whose fetcher
+ * decides; with nothing wanted the owner lets go, and the next reader owns it.
  *
  * Removing or replacing names in parts/ happens under flock(parts/.lock) only, in jobs and in the
  * fetcher; looking does not need it, because a map gets its name after it is complete and names the
@@ -25,8 +29,8 @@
 #include "base/sha.h"
 #include "cache/cache_internal.h"
 
-/* ---- the map: parts/<digest>.map, version 1, native byte order (the cache is local) ---- */
-#define MAP_VERSION 1u
+/* ---- the map: parts/<digest>.map, version 2, native byte order (the cache is local) ---- */
+#define MAP_VERSION 2u
 #define MAP_PAGE 4096u            /* head, then live words, each its own page */
 #define MAP_GRANULES_AT 8192u     /* then one byte per granule */
 #define MAP_SIZE_MAX (1ull << 44) /* bytes of a blob; 16 MiB of granule bytes */
@@ -74,13 +78,17 @@ struct map_live {
     _Atomic uint64_t failure; /* until ms << 24 | kind << 16 | errno, HTTP status, CURLcode; 0 */
     _Atomic uint64_t transfers[MAP_TRANSFERS]; /* live bit | granule << 21 | its bytes there */
     _Atomic uint32_t state;                    /* enum map_state */
+    _Atomic uint32_t all;     /* not 0: the whole is wanted, also by whoever adopts the fill */
+    _Atomic uint32_t demands; /* goes up when a reader changed what is wanted */
     struct map_hash hash[2];
 };
 _Static_assert(sizeof(struct map_live) <= MAP_PAGE, "the live words fit their page");
 
 #define GRANULE_ABSENT 0u
 #define GRANULE_VALID 1u
-#define GRANULE_LIVE 2u /* a transfer is in it; its word in transfers[] says how far */
+#define GRANULE_LIVE 2u     /* a transfer is in it; its word in transfers[] says how far */
+#define GRANULE_WANTED 3u   /* absent; somebody will read it */
+#define GRANULE_DEMANDED 4u /* absent; somebody waits for it. Any other value: absent */
 
 struct map {
     int map_fd, part_fd;
@@ -112,11 +120,18 @@ void map_detach(struct map *m);
 uint64_t map_ready(const struct map *m, uint64_t offset, uint64_t end);
 /* First granule >= from that is not valid; m->granules if there is none. */
 uint64_t map_missing(const struct map *m, uint64_t from);
-/* One past the last granule of the run of not valid ones that begins at from. */
-uint64_t map_run_end(const struct map *m, uint64_t from);
+/* First granule >= from that is to be fetched, or is being: somebody wants it, or began it, or the
+ * whole is wanted. m->granules if there is none. */
+uint64_t map_wanted(const struct map *m, uint64_t from);
+/* First granule >= from that somebody waits for and no transfer is in; m->granules */
+uint64_t map_demanded(const struct map *m, uint64_t from);
+/* Is there work that does not depend on a reader: something wanted, or all there and not proven? */
+bool map_unfinished(const struct map *m);
+/* The reader's part: WANTED or DEMANDED if it is absent and not so already. @return it changed */
+bool map_ask(struct map *m, uint64_t g, uint8_t how);
 /* Bytes of granules [0, g), which may end with the blob. */
 uint64_t map_bytes(const struct map *m, uint64_t g);
-/* After a change of owner: what no transfer vouches for becomes absent. */
+/* After a change of owner: what no transfer vouches for becomes absent, and stays wanted. */
 void map_settle(struct map *m);
 /* The newest hash state whose CRC is right and whose bytes are all there; else a fresh one. */
 void map_hash_load(const struct map *m, struct gw_sha256 *out);
@@ -164,6 +179,7 @@ struct fill_table {
     int64_t retry_ms;              /* before the first repetition of a request; doubles */
     int64_t rest_ms;               /* a failed fill rests so long */
     int64_t silent_ms, foreign_ms; /* an owner that gives no sign of life is dead after */
+    unsigned transfers, max_transfers;
 };
 
 struct transfer;
@@ -189,9 +205,20 @@ struct fill {
     /* the fetcher's thread only */
     bool active;
     struct fill *active_next;
-    struct transfer *transfer;
+    unsigned n_transfers;
     unsigned failures; /* weight, since the last progress */
     int64_t not_before_ms;
+    int64_t due_ms;        /* when it is looked at next; INT64_MAX: when something happens */
+    int64_t yielded_ms;    /* when a transfer was last asked to make room */
+    double best;           /* bytes per ms of its fastest transfer; less as time goes by */
+    int64_t hurried_ms;    /* when a slow one was last begun anew */
+    uint64_t turn;         /* of its last start: who waited longest comes first */
+    uint32_t demands_seen; /* map.live->demands */
+    bool served;           /* in this turn: nothing more is done for it */
+    bool answered;         /* upstream has begun to send, at `url` or itself */
+    bool no_ranges;        /* it sends the whole whatever is asked: one transfer */
+    char *url;             /* where the Hub's redirect led; NULL: not known, or not any more */
+    int64_t url_ms;
     bool digest_etags; /* its redirect target gave our digest as ETag */
     int64_t looked_ms;
 };
@@ -214,6 +241,8 @@ bool fill_claim(struct fill *f, bool fresh);
 /* Ours no more; for whoever comes. */
 void fill_let_go(struct fill *f);
 void fill_wake(struct fill *f);
+/* A reader changed what is wanted: tells the owner, in whatever process it is. */
+void fill_demand(struct fill *f);
 bool fill_ours(const struct fill *f); /* by the map: false also when somebody took it away */
 bool fill_ended(const struct fill *f);
 /* Records why, for until_ms at least; before letting go. */
@@ -263,6 +292,8 @@ bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, 
 #define FILL_STEP (64u << 20)    /* bytes of one hash job */
 #define FILL_STEP_MIN (8u << 20) /* a job is worth it from here on */
 #define FILL_HOLD_BACK (16u << 20)
+#define FILL_TRANSFERS 4u
+#define FILL_MAX_TRANSFERS 16u
 #define FILL_RETRY_MS 1000
 #define FILL_REST_MS 5000
 #define FILL_BEAT_MS 250

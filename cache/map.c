@@ -321,12 +321,43 @@ uint64_t map_missing(const struct map *m, uint64_t from)
     return from;
 }
 
-uint64_t map_run_end(const struct map *m, uint64_t from)
+uint64_t map_wanted(const struct map *m, uint64_t from)
 {
-    while (from < m->granules && atomic_load(&m->granule[from]) != GRANULE_VALID) {
+    bool all = atomic_load(&m->live->all) != 0;
+
+    for (; from < m->granules; from++) {
+        uint8_t now = atomic_load(&m->granule[from]);
+
+        if (now != GRANULE_VALID && (all || (now >= GRANULE_LIVE && now <= GRANULE_DEMANDED))) {
+            break;
+        }
+    }
+    return from;
+}
+
+uint64_t map_demanded(const struct map *m, uint64_t from)
+{
+    while (from < m->granules && atomic_load(&m->granule[from]) != GRANULE_DEMANDED) {
         from++;
     }
     return from;
+}
+
+bool map_unfinished(const struct map *m)
+{
+    return map_wanted(m, 0) < m->granules || map_missing(m, 0) == m->granules;
+}
+
+bool map_ask(struct map *m, uint64_t g, uint8_t how)
+{
+    uint8_t now = atomic_load(&m->granule[g]);
+
+    while (now != GRANULE_VALID && now != GRANULE_LIVE && now != GRANULE_DEMANDED && now != how) {
+        if (atomic_compare_exchange_weak(&m->granule[g], &now, how)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 uint64_t map_bytes(const struct map *m, uint64_t g)
@@ -349,8 +380,9 @@ void map_settle(struct map *m)
     for (uint64_t g = 0; g < m->granules; g++) {
         uint8_t now = atomic_load(&m->granule[g]);
 
-        if (now != GRANULE_ABSENT && now != GRANULE_VALID &&
-            (now != GRANULE_LIVE || live_bytes(m, g) == 0)) {
+        if (now == GRANULE_LIVE && live_bytes(m, g) == 0) {
+            atomic_compare_exchange_strong(&m->granule[g], &now, GRANULE_WANTED);
+        } else if (now > GRANULE_DEMANDED) {
             atomic_compare_exchange_strong(&m->granule[g], &now, GRANULE_ABSENT);
         }
     }
@@ -407,7 +439,9 @@ uint64_t map_seal(const struct map *m)
         size_t n = 0;
 
         while (n < sizeof(copy) && g < m->granules) {
-            copy[n++] = atomic_load(&m->granule[g++]);
+            uint8_t now = atomic_load(&m->granule[g++]);
+
+            copy[n++] = now == GRANULE_VALID || now == GRANULE_LIVE ? now : GRANULE_ABSENT;
         }
         crc = gw_crc32(crc, copy, n);
     }

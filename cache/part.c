@@ -71,6 +71,25 @@ void parts_unlock(int lock)
 
 /* ---- making ---- */
 
+/* Is the whole of this part wanted? A sparse one promises nothing: most are never filled. */
+static bool promised(int dir, const char *part)
+{
+    char name[NAME_MAX + 1];
+    uint32_t all = 0;
+    int fd;
+
+    snprintf(name, sizeof(name), "%.*s.map", (int)(strlen(part) - strlen(".part")), part);
+    fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0) {
+        return false;
+    }
+    if (pread(fd, &all, sizeof(all), MAP_PAGE + (off_t)offsetof(struct map_live, all)) < 0) {
+        all = 0;
+    }
+    close(fd);
+    return all != 0;
+}
+
 /* Bytes that the parts on this disk still want to write. */
 static uint64_t outstanding(const struct fill_table *t)
 {
@@ -84,7 +103,7 @@ static uint64_t outstanding(const struct fill_table *t)
 
         if (gw_str_ends(gw_str_c(e->d_name), GW_STR(".part")) &&
             fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_size / 512 > st.st_blocks) {
+            st.st_size / 512 > st.st_blocks && promised(dirfd(dir), e->d_name)) {
             sum += (uint64_t)st.st_size - (uint64_t)st.st_blocks * 512;
         }
     }
@@ -291,8 +310,13 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
         rc = made ? part_make(t, digest, size, src->target, err) : GW_OK;
     }
     parts_unlock(lock);
-    if (made && rc == GW_OK && fill_get(&f, t, digest, NULL) == GW_OK) {
-        fill_claim(f, true); /* whoever asked need not come back first */
+    if (src->all && rc == GW_OK && fill_get(&f, t, digest, NULL) == GW_OK) {
+        if (atomic_exchange(&f->map.live->all, 1) == 0) {
+            fill_demand(f);
+        }
+        if (!fill_has_owner(f)) {
+            fill_claim(f, true); /* whoever asked need not come back first */
+        }
         fill_unref(f);
     }
     return rc;
@@ -430,7 +454,7 @@ static void scan_map(struct fill_table *t, int dir, const char *name, struct gw_
         owned = t->n_owned;
         pthread_mutex_unlock(&t->mutex);
         if (owned < SCAN_OWNED_MAX && !fill_claim(f, false) && old && !fill_has_owner(f)) {
-            part_drop(f, MAP_DROPPED); /* failed days ago, and nobody asked since */
+            part_drop(f, MAP_DROPPED); /* failed or sparse, and for days nobody asked */
         }
         fill_unref(f);
         return;

@@ -5,10 +5,15 @@
 
 #include "base/alloc.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
+
+/* Granules that a bounded range asks for ahead of what was sent: enough for all transfers. */
+#define AHEAD 64u
 
 struct cache_reader {
     struct fill *fill;
+    uint64_t asked; /* granules before it were asked for */
 };
 
 static bool blob_exists(const struct cache *c, struct gw_str digest)
@@ -44,6 +49,7 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     }
     switch (rc) {
     case GW_OK:
+        (void)futimens(f->map.map_fd, NULL); /* its last use: what nobody asks for is swept */
         r->fill = f;
         *out = r;
         return GW_OK;
@@ -60,6 +66,42 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     return rc;
 }
 
+/* No response is the whole file and wrong, and a client that resumes after a cut cannot have got
+ * the last byte of wrong content: design 4, proof. Only a short tail goes at once. */
+static bool held_back(uint64_t size, uint64_t offset, uint64_t end, uint64_t begun)
+{
+    return end == size && (begun == offset || begun + (end - offset) > FILL_HOLD_BACK);
+}
+
+/* Says in the map what this response wants: the whole, when it waits for the digest, else its own
+ * granules. waits: nothing of the first one is there. */
+static void ask(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun, bool waits)
+{
+    struct fill *f = r->fill;
+    struct map *m = &f->map;
+    uint64_t from = offset / CACHE_GRANULE, upto = (end - 1) / CACHE_GRANULE + 1;
+    bool changed = false;
+
+    if (f->table->cache->options.verify_before || held_back(m->head->size, offset, end, begun)) {
+        changed = atomic_load(&m->live->all) == 0 && atomic_exchange(&m->live->all, 1) == 0;
+    } else {
+        upto = upto - from > AHEAD ? from + AHEAD : upto;
+        if (r->asked < upto && (upto - r->asked >= AHEAD / 2 || r->asked <= from ||
+                                upto == (end - 1) / CACHE_GRANULE + 1)) {
+            for (uint64_t g = r->asked > from ? r->asked : from; g < upto; g++) {
+                changed = map_ask(m, g, GRANULE_WANTED) || changed;
+            }
+            r->asked = upto;
+        }
+    }
+    if (waits) {
+        changed = map_ask(m, from, GRANULE_DEMANDED) || changed;
+    }
+    if (changed) {
+        fill_demand(f);
+    }
+}
+
 /* What is there and may be shown. */
 static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun)
 {
@@ -74,10 +116,7 @@ static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t en
         if (r->fill->table->cache->options.verify_before) {
             return 0;
         }
-        /* No response is the whole file and wrong, and a client that resumes after a cut cannot
-         * have got the last byte of wrong content: design 4, proof. Only a short tail goes at
-         * once. */
-        if (end == size && (begun == offset || begun + (end - offset) > FILL_HOLD_BACK)) {
+        if (held_back(size, offset, end, begun)) {
             limit = (size - 1) / CACHE_GRANULE * CACHE_GRANULE;
         }
     }
@@ -107,6 +146,9 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
     if (atomic_load(&f->map.live->state) != MAP_CORRUPT) {
         *avail = ready(r, offset, end, begun);
         if (*avail > 0) {
+            if (atomic_load(&f->map.live->state) == MAP_FILLING) {
+                ask(r, offset, end, begun, false);
+            }
             return GW_OK;
         }
         /* First the bit, then another look: whoever publishes does it the other way round. */
@@ -118,6 +160,8 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
     }
     switch (atomic_load(&f->map.live->state)) {
     case MAP_FILLING:
+        ask(r, offset, end, begun, true);
+        break;
     case MAP_PROVEN:
         break;
     case MAP_WHOLE: /* just now */

@@ -123,6 +123,23 @@ static const struct option upstream_rows[] = {
      .min = 1 * SECOND,
      .max = 300 * SECOND,
      .help = "A transfer that moves (almost) nothing for this long is cut and resumed."},
+    {.name = "transfers",
+     .type = OPT_NUMBER,
+     .offset = AT(upstream.transfers),
+     .def = "4",
+     .min = 1,
+     .max = 8,
+     .help =
+         "A large file is fetched by so many connections at once, and one more for a range that "
+         "nobody fetches yet."},
+    {.name = "max_transfers",
+     .type = OPT_NUMBER,
+     .offset = AT(upstream.max_transfers),
+     .def = "16",
+     .min = 1,
+     .max = 64,
+     .help = "All transfers of large files together, per worker. A quarter of them is kept for "
+             "ranges that somebody waits for."},
     {0},
 };
 

@@ -54,6 +54,7 @@ struct config {
         struct gw_str proxy;
         struct config_list redirect_hosts;
         int64_t ttl_ms, stale_max_ms, connect_timeout_ms, stall_timeout_ms;
+        uint64_t transfers, max_transfers; /* of one blob; of one worker */
     } upstream;
     struct config_ldap *ldap;
     size_t n_ldap;

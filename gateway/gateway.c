@@ -50,6 +50,8 @@ static int open_cache(struct gateway *gw, struct gw_error *err)
                 .n_redirect_hosts = c->upstream.redirect_hosts.n,
                 .connect_timeout_ms = c->upstream.connect_timeout_ms,
                 .stall_timeout_ms = c->upstream.stall_timeout_ms,
+                .transfers = (unsigned)c->upstream.transfers,
+                .max_transfers = (unsigned)c->upstream.max_transfers,
                 .via = GW_STR("1.1 hubgate"),
             },
         .shared = &gw->shared->cache,
@@ -144,7 +146,6 @@ void gateway_tick(struct gateway *gw)
 {
     struct gw_want want;
 
-    gw->ticks++;
     for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
         wants_next_step(gw, &want);
     audit_tick(gw, false);

@@ -71,7 +71,6 @@ struct gateway_job {
     int64_t deadline_ms;
     bool running, again; /* again: its next step was asked for before its end was noticed */
     bool ran, skipped;   /* by gateway_job_run. skipped: its deadline was over before its turn */
-    uint64_t tick;       /* of gateway_tick, when it was posted */
     struct gateway_waiter *waiters;
     struct gateway_result result;
 };
@@ -113,7 +112,6 @@ struct gateway {
     char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
-    uint64_t ticks;
 };
 
 /* Where an answer came from, best first; the worst step of a request counts. */

@@ -411,7 +411,7 @@ int job_blob(struct gateway_job *job)
 /* key: part, digest; arg: size, target */
 int job_part(struct gateway_job *job)
 {
-    struct cache_source src;
+    struct cache_source src = {0};
     uint64_t size;
     int rc = size_and_target(job, &size, &src.target);
 

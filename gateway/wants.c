@@ -162,7 +162,6 @@ static void run_queue(struct gateway *gw, enum gw_peer peer)
         if (!gw->post(gw->ctx, job))
             return; /* the pool is full: the next completion or tick tries again */
         job->running = true;
-        job->tick = gw->ticks;
         lane->running++;
     }
 }
@@ -272,10 +271,12 @@ void wants_background(struct gateway *gw, const struct gw_want *want)
 
 void wants_next_step(struct gateway *gw, const struct gw_want *want)
 {
-    struct gateway_job *job = find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
-
-    if (job != NULL && job->running && job->tick != gw->ticks)
-        job->again = true;
+    for (struct gateway_job *job = gw->lanes[want->peer].jobs; job != NULL; job = job->next)
+        if (gw_str_eq(job->key, want->key)) {
+            job->again = job->again || job->running; /* it has ended, or it would not be named */
+            return;
+        }
+    (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
 
 void gateway_job_done(struct gateway_job *job)

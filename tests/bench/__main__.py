@@ -182,6 +182,70 @@ class Bench:
         exact = all(0.9999 < each < 1.0001 for each in upstream)
         self.row(f"cold 1 GiB, {clients} client{'s' if clients > 1 else ''}, upstream bytes", "1.00", statistics.median(upstream), "= 1.00", exact)
 
+    def cold_limited(self) -> None:
+        """Upstream gives each connection 50 MB/s: a gateway with 8 transfers, one with 1, direct, nginx slice."""
+        digest, upstream = self.world.hub.file(BIG, "model.safetensors")["sha256"], []
+        target = self.big()
+        worlds = {n: World(self.folder / f"gateway{n}", workers=2, people="file", hub=self.world.hub,
+                           settings={"upstream.transfers": n, "upstream.ttl": "1h"}).start() for n in (8, 1)}
+        fault = self.world.hub.fault(digest, host="cdn", rate_bytes_per_s=50_000_000)
+
+        def gateway(n: int) -> Callable[[], float]:
+            def run() -> float:
+                w = worlds[n]
+                for path in (w.nginx.cache / "blobs").rglob(digest):
+                    path.unlink()
+                self.world.hub.reset_stats()
+                wall = curl(w.url + target, headers=w.headers("reader")).wall
+                procs.wait_until("the fill to end", lambda: not list((w.nginx.cache / "parts").glob("*.part")), 60, 0.01)
+                upstream.append(self.world.hub.content_bytes() / GIB)
+                return wall
+            return run
+
+        def slices() -> float:
+            self.empty("slicecache")
+            return curl(f"{self.proxy.url}/slice{self.cdn_target}").wall
+        try:
+            pairs = Pairs({"8 transfers": gateway(8), "direct": lambda: curl(f"http://{self.cdn_host}{self.cdn_target}").wall,
+                           "1 transfer": gateway(1), "slice": slices}, min(self.rounds, 3)).run()
+        finally:
+            self.world.hub.heal(fault)
+            for w in worlds.values():
+                w.stop()
+        note = "; ".join(f"{name} {pairs.median(name):.2f} s" for name in pairs.variants) + f"; {min(self.rounds, 3)} rounds"
+        ratio = pairs.quartiles("8 transfers", "direct")
+        self.row("cold 1 GiB, 50 MB/s per connection, 8 transfers, time", "direct", ratio, "<= 0.15", ratio[2] <= 0.15, note)
+        exact = all(0.9999 < each < 1.0001 for each in upstream)
+        self.row("cold 1 GiB, 50 MB/s per connection, upstream bytes", "1.00", statistics.median(upstream), "= 1.00", exact)
+
+    def tail(self) -> None:
+        """The last KiB of a file of which nothing is held, its commit's tree is."""
+        w, first, upstream = self.world, {"gateway": [], "direct": []}, []
+        last = ("-r", f"{GIB - 1024}-{GIB - 1}")
+
+        def gateway() -> float:
+            self.drop()
+            for path in (w.nginx.cache / "parts").glob("*"):
+                path.unlink()
+            w.hub.reset_stats()
+            got = curl(w.url + self.big(), headers=self.auth, extra=last)
+            w.hub.wait_idle()
+            upstream.append(w.hub.content_bytes() / MIB)
+            first["gateway"].append(got.first[0])
+            return got.first[0]
+
+        def direct() -> float:
+            got = curl(w.hub.url + self.big(), headers={"Authorization": f"Bearer {w.hub.token}"}, extra=last)
+            first["direct"].append(got.first[0])
+            return got.first[0]
+        pairs = Pairs({"gateway": gateway, "direct": direct}, max(self.rounds, 11)).run()
+        more = sorted(1000 * (a - b) for a, b in zip(pairs.results["gateway"], pairs.results["direct"]))
+        q1, median, q3 = statistics.quantiles(more, n=4, method="inclusive")
+        self.row("last KiB of a cold 1 GiB, first byte, ms more", "direct (Hub and redirect)", (q1, median, q3), "<= 10", q3 <= 10,
+                 f"{1000 * pairs.median('gateway'):.1f} and {1000 * pairs.median('direct'):.1f} ms")
+        most = max(upstream)
+        self.row("last KiB of a cold 1 GiB, MiB from upstream", "-", most, "<= 2", most <= 2)
+
     # ---- a snapshot of small files by the newest client ----
 
     def snapshot(self) -> None:
@@ -222,7 +286,8 @@ class Bench:
             ("warm small get", lambda: self.warm_small("warm 4 KiB, token and policy", small, "small", 0.55)),
             ("warm info", lambda: self.warm_small("warm GET /api/models/R", info, "info.json", 0.55)),
             ("warm tree", lambda: self.warm_small("warm tree/main", tree, "tree.json", 0.55)),
-            ("cold 1", lambda: self.cold(1)), ("cold 16", lambda: self.cold(16)), ("snapshot", self.snapshot)]
+            ("cold 1", lambda: self.cold(1)), ("cold 16", lambda: self.cold(16)), ("cold limited", self.cold_limited), ("cold tail", self.tail),
+            ("snapshot", self.snapshot)]
         print("| what | against | ratio (quartiles) | target | | seen |\n|---|---|---|---|---|---|")
         for name, step in steps:
             if self.only in name:

@@ -7,7 +7,7 @@ import shutil
 from typing import Callable
 
 import pytest
-from downloads import MIB, Download, blob, forget, fresh, sha256, whole
+from downloads import MIB, Download, forget, fresh, sha256, whole
 
 from tests.lab import procs
 from tests.lab.hubctl import HubProcess
@@ -191,4 +191,4 @@ def test_removed_blobs_come_back(make_world: Callable[..., World], hub: HubProce
     whole(world, facts)
     shutil.rmtree(world.nginx.cache / "blobs")
     assert everything(world, facts["repo"], facts["commit"]) == first
-    assert blob(world, facts["sha256"]).exists()
+    whole(world, facts)

@@ -29,8 +29,8 @@ def flip(path: Path, *offsets: int) -> None:
 def half_filled(world: World, hub: HubProcess, size: int = 24 * MIB) -> dict:
     """A file that is partly in the cache, and nobody is at it: nginx was killed."""
     facts = fresh(hub, size)
-    slow = hub.fault(facts["sha256"], rate_bytes_per_s=24 * MIB)
-    client = Download(world, facts["main"]).has(size // 3)
+    slow = hub.fault(facts["sha256"], rate_bytes_per_s=4 * MIB)         # of each of its transfers
+    client = Download(world, facts["main"]).has(size // 6)
     world.nginx.kill()
     hub.heal(slow)
     client.done()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from typing import Callable
 
 import pytest
@@ -117,6 +118,120 @@ def test_nobody_waits_for_the_killed_owner(make_world: Callable[..., World], hub
     forget(facts)
 
 
+# ranges of a file that is not held
+
+def test_the_last_kilobyte_of_a_cold_file(module_world: World, hub: HubProcess) -> None:
+    """It costs two MiB at most, also when asked for by its offsets, and nobody goes on with the rest."""
+    for ask in ("-1024", "{}-"):
+        facts = fresh(hub, 64 * MIB + 100)
+        hub.fault(facts["sha256"], rate_bytes_per_s=8 * MIB)
+        tail = Download(module_world, facts["main"], headers={"Range": "bytes=" + ask.format(facts["size"] - 1024)}).done()
+        assert tail.status == 206 and bytes(tail.body) == slice_of(facts, facts["size"] - 1024, facts["size"])
+        hub.wait_idle()
+        assert 1024 <= hub.content_bytes() <= 2 * GRANULE
+        hub.reset_stats()
+        assert not blob(module_world, facts["sha256"]).exists()
+        forget(facts)
+
+
+def test_a_bounded_range_is_fetched_alone(module_world: World, hub: HubProcess) -> None:
+    facts = fresh(hub, 48 * MIB)
+    first, end = 10 * MIB + 5, 31 * MIB - 7
+    part = Download(module_world, facts["main"], headers={"Range": f"bytes={first}-{end - 1}"}).done()
+    assert part.status == 206 and part.clean and bytes(part.body) == slice_of(facts, first, end)
+    hub.wait_idle()
+    assert hub.content_bytes() == 21 * MIB
+    again = Download(module_world, facts["main"], headers={"Range": f"bytes={first}-{end - 1}"}).done()
+    assert bytes(again.body) == bytes(part.body) and hub.content_bytes() == 21 * MIB
+    assert Download(module_world, facts["main"]).done().sha256 == facts["sha256"]        # now all of it
+    whole(module_world, facts)
+    hub.wait_idle()
+    assert hub.content_bytes() == facts["size"]
+    forget(facts)
+
+
+def test_a_range_does_not_wait_for_what_is_before_it(module_world: World, hub: HubProcess) -> None:
+    """The front hardly moves; ranges in the middle and at the end are there long before it."""
+    facts = fresh(hub, 48 * MIB)
+    hub.fault(facts["sha256"], host="cdn", range="bytes=0-", rate_bytes_per_s=64 << 10)
+    front = Download(module_world, facts["main"]).has(1)
+    for first in (MIB * 3, MIB * 7 + 11, MIB * 24, facts["size"] - 2000):
+        part = Download(module_world, facts["main"], headers={"Range": f"bytes={first}-{first + 1999}"}).done(20)
+        assert part.status == 206 and bytes(part.body) == slice_of(facts, first, first + 2000)
+    assert len(front.body) < 3 * MIB
+    hub.heal()
+    front.leave()
+    assert Download(module_world, facts["main"]).done().sha256 == facts["sha256"]
+    whole(module_world, facts)
+    forget(facts)
+
+
+def test_eight_readers_at_random_places(module_world: World, hub: HubProcess) -> None:
+    facts = fresh(hub, 40 * MIB + 4321)
+    hub.fault(facts["sha256"], rate_bytes_per_s=24 * MIB)
+    dice, problems = random.Random(facts["seed"]), []
+
+    def reader(number: int) -> None:
+        own = random.Random(facts["seed"] + number)
+        for _ in range(8):
+            first = own.randrange(facts["size"])
+            end = min(first + own.choice([1, 1000, MIB, 5 * MIB]), facts["size"])
+            part = Download(module_world, facts["main"], headers={"Range": f"bytes={first}-{end - 1}"}).done()
+            if part.status != 206 or bytes(part.body) != slice_of(facts, first, end):
+                problems.append((first, end, part.status, len(part.body)))
+    threads = [threading.Thread(target=reader, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    everything = Download(module_world, facts["main"]) if dice.random() < 0.5 else None
+    for thread in threads:
+        thread.join(120)
+    assert not problems
+    assert everything is None or everything.done().sha256 == facts["sha256"]
+    hub.wait_idle()
+    assert hub.content_bytes() <= facts["size"] + 16 * GRANULE       # where a share was cut, something was on its way
+    forget(facts)
+
+
+def test_a_second_file_gets_its_share(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """With few places, a long fill does not keep them from a later one."""
+    world = make_world(private={}, settings={"upstream.max_transfers": 4})
+    long, short = fresh(hub, 128 * MIB), fresh(hub, 10 * MIB)
+    for facts in (long, short):
+        hub.fault(facts["sha256"], host="cdn", rate_bytes_per_s=2 * MIB)
+    first = Download(world, long["main"]).has(MIB)
+    second = Download(world, short["main"]).done(30)
+    assert second.clean and second.sha256 == short["sha256"] and first.is_alive()
+    hub.heal()
+    assert first.done().sha256 == long["sha256"]
+    forget(long)
+    forget(short)
+
+
+def test_several_ranges_of_an_unfinished_file_are_the_whole(module_world: World, hub: HubProcess) -> None:
+    facts = fresh(hub, 4 * MIB)
+    answer = Download(module_world, facts["main"], headers={"Range": "bytes=0-9,100-109"}).done()
+    assert answer.status == 200 and answer.clean and answer.sha256 == facts["sha256"]
+    forget(facts)
+
+
+def test_kill_of_both_workers_between_ranges(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """What is there of a sparse file outlives its workers, and is not fetched again."""
+    world = make_world(workers=2, private={})
+    world.expect_log(ALERT, min=2, max=2)
+    facts = fresh(hub, 32 * MIB)
+    part = Download(world, facts["main"], headers={"Range": f"bytes={8 * MIB}-{12 * MIB - 1}"}).done()
+    assert bytes(part.body) == slice_of(facts, 8 * MIB, 12 * MIB)
+    for pid in world.nginx.workers():
+        world.nginx.kill_worker(pid)
+    hub.wait_idle()
+    hub.reset_stats()
+    part = Download(world, facts["main"], headers={"Range": f"bytes={7 * MIB}-{13 * MIB - 1}"}).done()
+    assert bytes(part.body) == slice_of(facts, 7 * MIB, 13 * MIB)
+    hub.wait_idle()
+    assert hub.content_bytes() == 2 * MIB
+    forget(facts)
+
+
 # proof
 
 @pytest.mark.parametrize("size", [2 * MIB + 5, 20 * MIB])
@@ -148,7 +263,7 @@ def test_wrong_bytes_every_time(module_world: World, hub: HubProcess) -> None:
 def test_a_resumed_download_never_joins_two_generations(module_world: World, hub: HubProcess) -> None:
     """After a mismatch an open range is the whole for clients that start anew on it, and 416 with what to do for others."""
     facts = fresh(hub, 20 * MIB)
-    hub.fault(facts["sha256"], wrong_bytes=[7 * MIB], times=1)
+    hub.fault(facts["sha256"], wrong_bytes=[3 * MIB], times=1)
     Download(module_world, facts["main"]).done()
     module_world.nginx.wait_log(f"{facts['sha256'][:12]}.*do not have this digest")
     resumed = {"Range": f"bytes={10 * MIB}-"}
@@ -180,7 +295,7 @@ def test_wrong_bytes_of_a_small_file(module_world: World, hub: HubProcess) -> No
 
 
 def test_verify_before_sends_nothing_unverified(make_world: Callable[..., World], hub: HubProcess) -> None:
-    world = make_world(private={}, settings={"cache.verify": "before", "upstream.stall_timeout": "60s"})
+    world = make_world(private={}, settings={"cache.verify": "before", "upstream.stall_timeout": "60s", "upstream.transfers": 1})
     facts = fresh(hub, 8 * MIB)
     stuck = hub.fault(facts["sha256"], hang="body", cut_after=8 * MIB - 100)
     client = Download(world, facts["main"])

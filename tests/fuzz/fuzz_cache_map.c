@@ -37,7 +37,11 @@ static void use(uint8_t *image, size_t n)
             }
         }
         missing = map_missing(&m, 0);
-        if (missing > m.granules || map_run_end(&m, missing) > m.granules ||
+        if (missing > m.granules || map_wanted(&m, 0) > m.granules ||
+            map_demanded(&m, missing) > m.granules ||
+            (missing == m.granules && !map_unfinished(&m)) ||
+            (missing < m.granules && map_ask(&m, missing, GRANULE_DEMANDED) &&
+             map_demanded(&m, 0) > missing) ||
             map_bytes(&m, missing) > size) {
             abort();
         }

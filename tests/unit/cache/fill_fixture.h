@@ -42,6 +42,8 @@
 #define PATIENCE_MS 30000
 #define TARGET "/org/model/resolve/0123456789012345678901234567890123456789/a.safetensors"
 
+static unsigned fill_transfers = 1; /* of the caches that are opened next */
+static unsigned fill_max_transfers;
 static bool in_child; /* cmocka's own assertions would let a child run the other tests */
 
 #define CHECK(condition)                                                                           \
@@ -82,16 +84,20 @@ struct hub {
     atomic_int whole_times;       /* 200 with all for a range */
     atomic_int wrong_bytes_times; /* one bit at wrong_at, in so many answers that hold it */
     _Atomic uint64_t wrong_at;
-    atomic_int hang_times; /* silence before the head, until stop */
-    atomic_bool changed;   /* X-Linked-Etag names another digest */
+    atomic_int crawl_times; /* answers at 16 bytes per ms */
+    atomic_int hang_times;  /* silence before the head, until stop */
+    atomic_bool changed;    /* X-Linked-Etag names another digest */
     atomic_bool encoded, elsewhere, loop, no_length;
-    _Atomic uint64_t slow; /* bytes per ms and connection; 0: all */
+    _Atomic uint64_t slow;               /* bytes per ms and connection; 0: all */
+    _Atomic uint64_t hold_from, hold_to; /* bytes there are not sent for now */
 
     /* what it saw */
     atomic_int calls[2];
     _Atomic uint64_t sent;       /* bytes of the file */
     _Atomic uint64_t last_start; /* of the last range at whoever sends bytes */
     atomic_int token_at[2];      /* requests with a credential */
+    atomic_int busy, busy_max;   /* answers with bytes at the same time */
+    _Atomic uint64_t *of_mib;    /* shared; bytes sent of each MiB of the file */
 };
 
 static inline bool take(atomic_int *times)
@@ -134,18 +140,21 @@ struct hub_call {
     unsigned who;
 };
 
-static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
+static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil,
+                              bool crawl)
 {
     uint8_t piece[128u << 10];
 
     while (start < end) {
-        uint64_t gate = atomic_load(&h->gate), slow = atomic_load(&h->slow), n = end - start;
+        uint64_t gate = atomic_load(&h->gate), slow = crawl ? 16 : atomic_load(&h->slow);
+        uint64_t n = end - start;
         uint64_t cut = atomic_load(&h->cut_at), wrong = atomic_load(&h->wrong_at);
 
         if (atomic_load(&h->stop)) {
             return false;
         }
-        if (start >= gate) {
+        if (start >= gate ||
+            (start >= atomic_load(&h->hold_from) && start < atomic_load(&h->hold_to))) {
             struct pollfd p = {.fd = fd, .events = POLLIN};
 
             if (poll(&p, 1, 2) > 0) {
@@ -155,6 +164,10 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
         }
         n = n < sizeof(piece) ? n : sizeof(piece);
         n = n < gate - start ? n : gate - start;
+        n = n < MIB - start % MIB ? n : MIB - start % MIB;
+        if (start < atomic_load(&h->hold_from) && n > atomic_load(&h->hold_from) - start) {
+            n = atomic_load(&h->hold_from) - start;
+        }
         n = slow != 0 && n > slow ? slow : n;
         if (atomic_load(&h->cut_times) > 0 && start < cut && cut - start < n) {
             n = cut - start;
@@ -173,12 +186,26 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
             return false;
         }
         atomic_fetch_add(&h->sent, n);
+        atomic_fetch_add(&h->of_mib[start / MIB], n);
         start += n;
         if (slow != 0) {
             usleep(1000);
         }
     }
     return true;
+}
+
+static inline bool send_counted(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
+{
+    int busy = atomic_fetch_add(&h->busy, 1) + 1, most = atomic_load(&h->busy_max);
+    bool ok;
+
+    while (busy > most && !atomic_compare_exchange_weak(&h->busy_max, &most, busy)) {
+        continue;
+    }
+    ok = send_bytes(h, fd, start, end, spoil, take(&h->crawl_times));
+    atomic_fetch_sub(&h->busy, 1);
+    return ok;
 }
 
 static inline bool answer_bytes(struct hub *h, int fd, const char *request, unsigned who)
@@ -213,7 +240,7 @@ static inline bool answer_bytes(struct hub *h, int fd, const char *request, unsi
     }
     n += snprintf(head + n, sizeof(head) - (size_t)n, "%s\r\n",
                   atomic_load(&h->encoded) ? "Content-Encoding: gzip\r\n" : "");
-    return say(fd, head, (size_t)n) && send_bytes(h, fd, first, last + 1, spoil) &&
+    return say(fd, head, (size_t)n) && send_counted(h, fd, first, last + 1, spoil) &&
            !atomic_load(&h->no_length);
 }
 
@@ -352,6 +379,7 @@ static inline struct hub *hub_new(uint64_t size)
 
     h->size = size;
     h->bytes = shared_memory((size_t)size + 8);
+    h->of_mib = shared_memory((size_t)(size / MIB + 1) * sizeof(*h->of_mib));
     for (uint64_t i = 0; i < size; i += 8) {
         state ^= state << 13;
         state ^= state >> 7;
@@ -385,6 +413,7 @@ static inline void hub_free(struct hub *h)
         close(h->listener[i]);
     }
     munmap(h->bytes, (size_t)h->size + 8);
+    munmap((void *)(uintptr_t)h->of_mib, (size_t)(h->size / MIB + 1) * sizeof(*h->of_mib));
     munmap(h, sizeof(*h));
 }
 
@@ -425,6 +454,8 @@ static inline struct cache *cache_of(struct hub *h, const char *dir, struct cach
     o.upstream.n_redirect_hosts = 1;
     o.upstream.connect_timeout_ms = 2000;
     o.upstream.stall_timeout_ms = 1000;
+    o.upstream.transfers = fill_transfers;
+    o.upstream.max_transfers = fill_max_transfers;
     o.index_map_bytes = 16u << 20;
     o.log = (struct gw_log){on_log, log, GW_LOG_DEBUG};
     if (cache_open(&c, &o, &err) != GW_OK) {
@@ -508,7 +539,7 @@ static inline void close_worker(struct cache *c, struct cache_shared *shared)
 
 static inline struct cache_reader *join(struct cache *c, const struct hub *h)
 {
-    struct cache_source source = {gw_str_c(TARGET)};
+    struct cache_source source = {gw_str_c(TARGET), false};
     struct cache_reader *r = NULL;
     struct gw_error err = {0};
     int rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, &err);

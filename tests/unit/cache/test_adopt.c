@@ -216,7 +216,7 @@ static void test_kill_owner(void **state)
 
         atomic_store(&w->notes->reading, 0);
         atomic_store(&w->hub->sent, 0);
-        atomic_store(&w->hub->slow, 128 << 10);
+        atomic_store(&w->hub->slow, (128 << 10) / fill_transfers); /* of each */
         atomic_store(&w->hub->gate, 0);
         pids[0] = worker(w, w->shared);
         pids[1] = worker(w, w->shared);
@@ -237,7 +237,8 @@ static void test_kill_owner(void **state)
             }
         }
         check_file(w);
-        if (atomic_load(&w->hub->sent) > SIZE + 3 * MIB) {
+        /* the granules under way, and what the sockets held */
+        if (atomic_load(&w->hub->sent) > SIZE + (fill_transfers + 2) * (uint64_t)MIB) {
             fail_msg("round %u: %llu bytes from upstream", round,
                      (unsigned long long)atomic_load(&w->hub->sent));
         }
@@ -250,6 +251,13 @@ static void test_kill_owner(void **state)
     assert_true(atomic_load(&w->shared->counters.fills_adopted) >= killed / 2);
     assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
     assert_int_equal(atomic_load(&w->shared->counters.maps_dropped), 0);
+}
+
+static void test_kill_owner_of_four(void **state)
+{
+    fill_transfers = 4;
+    test_kill_owner(state);
+    fill_transfers = 1;
 }
 
 static uint64_t hashed(struct cache *c)
@@ -355,6 +363,74 @@ static void test_stopped_owner(void **state)
     check_file(w);
     assert_true(atomic_load(&w->hub->sent) <=
                 SIZE + 9 * MIB); /* the stopped one's socket was full */
+}
+
+/* A reader in another process asks for what nobody fetches: the owner does it, and goes on owning.
+ */
+static void test_demand_of_others(void **state)
+{
+    struct world *w = *state;
+    struct response r[3] = {{0}};
+    struct cache *c;
+    pid_t pid;
+
+    fill_transfers = 4;
+    atomic_store(&w->hub->hold_to, 4 * MIB);
+    pid = worker(w, w->shared);
+    WAIT_FOR(owner(w) == pid);
+    c = open_cache(w, w->shared);
+    for (unsigned i = 0; i < 3; i++) {
+        r[i].reader = join(c, w->hub);
+        r[i].offset = (uint64_t[]){2 * MIB + 5, 35 * MIB, LARGE - 10}[i];
+        r[i].end = r[i].offset + 10;
+    }
+    atomic_store(&w->hub->hold_to, 2 * MIB);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(follow(c, w->hub, &r[i]), GW_OK);
+        cache_reader_close(r[i].reader);
+    }
+    assert_int_equal(owner(w), pid);
+    assert_int_equal(atomic_load(&w->hub->of_mib[0]), 0);
+    atomic_store(&w->hub->hold_to, 0);
+    assert_int_equal(wait_for(pid), 0);
+    close_worker(c, w->shared);
+    check_file(w);
+    assert_true(atomic_load(&w->hub->sent) <= LARGE + 16 * MIB);
+    assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), LARGE);
+    fill_transfers = 1;
+}
+
+/* The owner of a sparse fill is killed: who still waits gets its bytes, the rest is not fetched. */
+static void test_sparse_owner_killed(void **state)
+{
+    struct world *w = *state;
+    struct response r = {.offset = 5 * MIB, .end = 7 * MIB};
+    struct cache *c;
+    pid_t pid;
+
+    atomic_store(&w->hub->gate, 5 * MIB + 100);
+    pid = fork();
+    if (pid == 0) {
+        in_child = true;
+        c = open_cache(w, w->shared);
+        r.reader = join(c, w->hub);
+        TURN_UNTIL(c, step(&r, w->hub));
+        _exit(1);
+    }
+    WAIT_FOR(atomic_load(&w->hub->sent) == 100);
+    c = open_cache(w, w->shared);
+    r.reader = join(c, w->hub);
+    TURN_UNTIL(c, ((void)step(&r, w->hub), r.offset == 5 * MIB + 100));
+    assert_int_equal(owner(w), pid);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    (void)wait_for(pid);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    assert_int_equal(follow(c, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(c, owner(w) == 0);
+    assert_int_equal(atomic_load(&w->hub->sent), 2 * MIB); /* not even the 100 twice */
+    assert_int_equal(atomic_load(&w->shared->counters.fills_adopted), 1);
+    close_worker(c, w->shared);
 }
 
 /* Two masters (an upgrade): slots of one mean nothing to the other. */
@@ -522,10 +598,12 @@ int main(void)
 {
 #define TEST(name, how) cmocka_unit_test_setup_teardown(name, how, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_kill_owner, setup),      TEST(test_reload, setup_large),
-        TEST(test_reload_followed, setup), TEST(test_stopped_owner, setup),
-        TEST(test_two_masters, setup),     TEST(test_proven_not_linked, setup),
-        TEST(test_map_cut_in_use, setup),  TEST(test_proven_read_only, setup),
+        TEST(test_kill_owner, setup),          TEST(test_reload, setup_large),
+        TEST(test_reload_followed, setup),     TEST(test_stopped_owner, setup),
+        TEST(test_two_masters, setup),         TEST(test_proven_not_linked, setup),
+        TEST(test_map_cut_in_use, setup),      TEST(test_proven_read_only, setup),
+        TEST(test_kill_owner_of_four, setup),  TEST(test_demand_of_others, setup_large),
+        TEST(test_sparse_owner_killed, setup),
     };
 
     signal(SIGPIPE, SIG_IGN);

@@ -59,7 +59,9 @@ static void test_sound(void **state)
     assert_int_equal(i->n, MAP_GRANULES_AT + 6);
     assert_null(doubt(i));
     assert_int_equal(map_missing(&i->m, 0), 0);
-    assert_int_equal(map_run_end(&i->m, 0), 6);
+    assert_int_equal(map_wanted(&i->m, 0), 6);
+    assert_int_equal(map_demanded(&i->m, 0), 6);
+    assert_false(map_unfinished(&i->m));
     assert_int_equal(map_bytes(&i->m, 6), SIZE);
     assert_int_equal(map_bytes(&i->m, 2), 2 * MIB);
     assert_int_equal(map_ready(&i->m, 0, SIZE), 0);
@@ -199,7 +201,7 @@ static void test_granules(void **state)
 static void test_settle(void **state)
 {
     struct image *i = *state;
-    static const uint8_t before[6] = {1, 2, 2, 9, 1, 2}, after[6] = {1, 2, 0, 0, 1, 0};
+    static const uint8_t before[6] = {1, 2, 2, 9, 1, 2}, after[6] = {1, 2, 3, 0, 1, 3};
 
     memcpy(i->p + MAP_GRANULES_AT, before, 6);
     atomic_store(&i->m.live->transfers[0], transfer_word(1, 500));
@@ -214,6 +216,52 @@ static void test_settle(void **state)
     for (unsigned t = 2; t < MAP_TRANSFERS; t++) {
         assert_int_equal(atomic_load(&i->m.live->transfers[t]), 0);
     }
+}
+
+static void test_wanted(void **state)
+{
+    struct image *i = *state;
+    static const uint8_t before[6] = {1, 0, 3, 9, 4, 2};
+
+    memcpy(i->p + MAP_GRANULES_AT, before, 6);
+    assert_int_equal(map_wanted(&i->m, 0), 2);
+    assert_int_equal(map_wanted(&i->m, 3), 4);
+    assert_int_equal(map_wanted(&i->m, 5), 5);
+    assert_int_equal(map_demanded(&i->m, 0), 4);
+    assert_int_equal(map_demanded(&i->m, 5), 6);
+    assert_true(map_unfinished(&i->m));
+    atomic_store(&i->m.live->all, 1);
+    assert_int_equal(map_wanted(&i->m, 0), 1);
+    assert_int_equal(map_wanted(&i->m, 3), 3);
+    atomic_store(&i->m.live->all, 0);
+    /* who asks changes what is absent, and only upwards */
+    assert_false(map_ask(&i->m, 0, GRANULE_DEMANDED));
+    assert_true(map_ask(&i->m, 1, GRANULE_WANTED));
+    assert_false(map_ask(&i->m, 1, GRANULE_WANTED));
+    assert_true(map_ask(&i->m, 2, GRANULE_DEMANDED));
+    assert_true(map_ask(&i->m, 3, GRANULE_DEMANDED));
+    assert_false(map_ask(&i->m, 4, GRANULE_WANTED));
+    assert_false(map_ask(&i->m, 5, GRANULE_DEMANDED));
+    assert_memory_equal(i->p + MAP_GRANULES_AT, "\1\3\4\4\4\2", 6);
+    /* wishes are no part of what is sealed */
+    atomic_store(&i->m.live->clean, map_seal(&i->m));
+    atomic_store(&i->m.granule[1], GRANULE_ABSENT);
+    assert_null(map_doubt(i->p, i->n, digest(), SIZE, INO, BOOT + 1));
+    memset(i->p + MAP_GRANULES_AT, GRANULE_VALID, 6);
+    assert_true(map_unfinished(&i->m)); /* its proof is work */
+    memset(i->p + MAP_GRANULES_AT, GRANULE_ABSENT, 6);
+    assert_false(map_unfinished(&i->m));
+}
+
+/* What an older program left is set aside. */
+static void test_older_version(void **state)
+{
+    struct image *i = *state;
+    struct map_head *h = (struct map_head *)i->p;
+
+    h->version = 1;
+    h->crc = gw_crc32(0, h, offsetof(struct map_head, crc));
+    assert_string_equal(doubt(i), "another version");
 }
 
 static void test_hash_states(void **state)
@@ -394,6 +442,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_another_boot, setup, teardown),
         cmocka_unit_test_setup_teardown(test_granules, setup, teardown),
         cmocka_unit_test_setup_teardown(test_settle, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_wanted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_older_version, setup, teardown),
         cmocka_unit_test_setup_teardown(test_hash_states, setup, teardown),
         cmocka_unit_test_setup_teardown(test_proof, setup, teardown),
         cmocka_unit_test_setup_teardown(test_files, setup, teardown),

@@ -93,6 +93,8 @@ static void test_defaults(void **state)
     assert_int_equal(c->upstream.stale_max_ms, 3600000);
     assert_int_equal(c->upstream.connect_timeout_ms, 5000);
     assert_int_equal(c->upstream.stall_timeout_ms, 15000);
+    assert_int_equal(c->upstream.transfers, 4);
+    assert_int_equal(c->upstream.max_transfers, 16);
     assert_int_equal(c->n_ldap, 0);
     assert_string_equal(c->users_file, "/etc/hubgate/users.yaml");
     assert_string_equal(c->policy_dir, "/etc/hubgate/policy.d");
@@ -128,6 +130,8 @@ static void test_everything_given(void **state)
         "  stale_max: 30d\n"
         "  connect_timeout: 100ms\n"
         "  stall_timeout: 300\n"
+        "  transfers: 8\n"
+        "  max_transfers: 64\n"
         "policy_dir: /p\n"
         "audit_file: log/audit.jsonl\n"
         "identity: {refresh: 1s, stale_max: 7d, token_default: 60s, token_max: 366d}\n"
@@ -168,6 +172,8 @@ static void test_everything_given(void **state)
     assert_int_equal(c->upstream.stale_max_ms, INT64_C(30) * 86400000);
     assert_int_equal(c->upstream.connect_timeout_ms, 100);
     assert_int_equal(c->upstream.stall_timeout_ms, 300000);
+    assert_int_equal(c->upstream.transfers, 8);
+    assert_int_equal(c->upstream.max_transfers, 64);
     assert_null(c->users_file);
     assert_string_equal(c->policy_dir, "/p");
     assert_string_equal(c->audit_file, "/etc/hubgate/log/audit.jsonl");
@@ -199,7 +205,7 @@ static void test_everything_given(void **state)
     assert_str(d->group_filter, "(uniqueMember=${dn})");
     assert_true(d->nested);
     assert_int_equal(d->timeout_ms, 100);
-    assert_int_equal(d->line, 19); /* for those who check deeper */
+    assert_int_equal(d->line, 21); /* for those who check deeper */
     assert_int_equal(d->column, 3);
     d = &c->ldap[1];
     assert_false(d->start_tls);
@@ -216,7 +222,7 @@ static void test_everything_given(void **state)
     assert_str(d->group_filter, "(member=${dn})");
     assert_false(d->nested);
     assert_int_equal(d->timeout_ms, 3000);
-    assert_int_equal(d->line, 37);
+    assert_int_equal(d->line, 39);
     config_free(c);
 }
 
@@ -256,6 +262,9 @@ static void test_bad_values(void **state)
         {"upstream: {connect_timeout: 61s}\n", "6:29", "connect_timeout"},
         {"upstream: {stall_timeout: 999ms}\n", "6:27", "from 1s to 300s"},
         {"upstream: {stall_timeout: 301s}\n", "6:27", "stall_timeout"},
+        {"upstream: {transfers: 0}\n", "6:23", "from 1 to 8"},
+        {"upstream: {transfers: 9}\n", "6:23", "from 1 to 8"},
+        {"upstream: {max_transfers: 65}\n", "6:27", "from 1 to 64"},
         {"identity: {refresh: 0}\n", "6:21", "refresh"},
         {"identity: {refresh: 2d}\n", "6:21", "refresh"},
         {"identity: {stale_max: 8d}\n", "6:23", "stale_max"},
