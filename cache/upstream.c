@@ -11,6 +11,7 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/version.h"
 
 #include <curl/curl.h>
 
@@ -26,9 +27,6 @@
 #define STALL_MS 30000
 #define STALL_BYTES_PER_S 256L
 #define URL_PARSE (CURLU_PATH_AS_IS | CURLU_URLENCODE)
-#ifndef HUBGATE_VERSION
-#define HUBGATE_VERSION "0.1"
-#endif
 
 struct place { /* of a URL; strings of curl's */
     char *scheme, *host, *port, *path, *query;

@@ -52,7 +52,7 @@ static int open_cache(struct gateway *gw, struct gw_error *err)
                 .stall_timeout_ms = c->upstream.stall_timeout_ms,
                 .transfers = (unsigned)c->upstream.transfers,
                 .max_transfers = (unsigned)c->upstream.max_transfers,
-                .via = GW_STR("1.1 hubgate"),
+                .via = GW_STR("hubgate"),
             },
         .shared = &gw->shared->cache,
         .slot = gw->slot,
@@ -225,7 +225,7 @@ static int answer_open_route(struct gateway *gw, struct gateway_request *req,
     switch (req->state->target.route) {
     case HUB_HEALTH:
         return answer_json(req, ans,
-                           GW_STR("{\"status\":\"ok\",\"version\":\"" GATEWAY_VERSION "\"}"));
+                           GW_STR("{\"status\":\"ok\",\"version\":\"" HUBGATE_VERSION "\"}"));
     case HUB_AGENT_HARNESSES: /* kept 24 h by hfh >= 1.19 after a 200; asked by every process after
                                  a 404 */
         return answer_json(req, ans, GW_STR("{\"standardEnvVars\":[],\"harnesses\":{}}"));

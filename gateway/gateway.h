@@ -21,7 +21,6 @@
 #include "base/str.h"
 #include "base/want.h"
 
-#define GATEWAY_VERSION "0.1.0"
 #define GATEWAY_WANTS_MAX 8u /* facts one request may wait for, one after the other */
 #define GATEWAY_BODY_MAX                                                                           \
     (4u << 20) /* bytes of a request body that is read into memory (paths-info) */

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/sha.h"
+#include "base/version.h"
 #include "cache/cache.h"
 #include "config/config.h"
 #include "gateway/gateway.h"

@@ -59,7 +59,7 @@ int cli_usage(const char *words)
 int cli_version(struct cli *cli)
 {
     (void)cli;
-    puts("hubgate " GATEWAY_VERSION);
+    puts("hubgate " HUBGATE_VERSION);
     return 0;
 }
 
