@@ -122,7 +122,6 @@ enum cache_kind {
     CACHE_COMMIT,   /* "model/ns/name@<commit>" -> hashes of all its paths */
     CACHE_TOKEN,
     CACHE_SUBJECT, /* as last read from data/ */
-    CACHE_RENAME,  /* public name as asked -> canonical name */
 };
 struct cache_record {
     enum gw_status status; /* GW_OK, or what is known instead: GW_NOT_FOUND, GW_FORBIDDEN,

@@ -16,7 +16,7 @@ static void a_record_comes_back_whole(void **state)
         {CACHE_REF, "model/a/gone@main", {GW_NOT_FOUND, 7, 5, GW_STR_INIT("")}},
         {CACHE_DOCUMENT, "model/a/b@main", {GW_OK, -3, -1, GW_STR_INIT("{\"a\":\0}")}},
         {CACHE_TOKEN, "", {GW_FORBIDDEN, INT32_MIN, INT64_MAX, GW_STR_INIT("v")}},
-        {CACHE_RENAME, "model/gpt2", {GW_OK, 0, 0, GW_STR_INIT("model/openai/gpt2")}},
+        {CACHE_COMMIT, "model/gpt2", {GW_OK, 0, 0, GW_STR_INIT("model/openai/gpt2")}},
     };
     struct cache_put puts[COUNT(rows)];
     struct cache_record r;
@@ -46,8 +46,8 @@ static void a_record_comes_back_whole(void **state)
     assert_int_equal(cache_remove(f.cache, CACHE_REF, GW_STR("never there"), &f.err), GW_OK);
     assert_int_equal(cache_get(f.cache, CACHE_REF, GW_STR("model/a/b@main"), &f.arena, &r),
                      GW_NOT_FOUND);
-    assert_int_equal(put_text(&f, CACHE_RENAME, "model/gpt2", "other"), GW_OK);
-    assert_true(holds(&f, CACHE_RENAME, "model/gpt2", "other"));
+    assert_int_equal(put_text(&f, CACHE_COMMIT, "model/gpt2", "other"), GW_OK);
+    assert_true(holds(&f, CACHE_COMMIT, "model/gpt2", "other"));
     assert_string_equal(f.log, "");
     fixture_release(&f);
 }
