@@ -90,11 +90,28 @@ struct cache_upstream_options {
     unsigned transfers, max_transfers;
     struct gw_str via; /* our Via token; requests carry it */
 };
+/* Other nodes, through Redis. Without servers there are none. */
+struct cache_redis_server {
+    struct gw_str host; /* name or literal; names are kept by the resolver thread */
+    uint16_t port;
+    bool tls;
+};
+struct cache_share_options {
+    const struct cache_redis_server *servers; /* READONLY, LOADING or silence: the next one */
+    size_t n_servers;
+    const char *ca_file;          /* NULL: the system's store */
+    struct gw_str user, password; /* ACL; empty: none */
+    struct gw_str cluster_key;    /* >= 32 bytes, the same on all nodes: MAC of every value */
+    struct gw_str node_url;       /* how other nodes reach this one; empty: they cannot */
+    const char *node_ca_file;     /* for their https; NULL: the system's store */
+    int64_t timeout_ms;           /* of one round trip; 0: 200 ms */
+};
 struct cache_options {
     const char *dir;
     bool verify_before;   /* serve nothing of a part before its digest is right */
     bool read_only_index; /* command: do not start a fetcher */
     struct cache_upstream_options upstream;
+    struct cache_share_options share;
     struct cache_shared *shared; /* outlives the cache */
     unsigned slot;               /* claimed by the caller */
     size_t index_map_bytes;      /* 0: 64 GiB of address space */
@@ -185,6 +202,58 @@ int cache_upstream_call(struct cache *c, const struct cache_call *call,
                         int (*sink)(void *ctx, struct gw_str bytes), void *ctx,
                         struct cache_reply *out, struct gw_arena *a,
                         struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- other nodes (Redis): job, peer REDIS ----
+ * Never trusted and never needed. Every value is framed: version, kind, name, time, bytes, MAC
+ * under the cluster key, so what is damaged, foreign, replayed under another name, too large or of
+ * another type is a miss, counted. Each call ends at its deadline; none of them touches upstream.
+ * Common to all: GW_UNAVAILABLE, GW_TIMEOUT (no server answers: the caller goes on without),
+ * GW_CANCELLED, GW_NO_MEMORY. */
+#define CACHE_SHARE_MAX (1u << 20) /* bytes of a record or blob that is shared */
+#define CACHE_SHARE_NAMES_MAX 1000u
+bool cache_share_on(const struct cache *c); /* any thread: are there servers? */
+struct cache_share_name {
+    enum cache_kind kind; /* not CACHE_TOKEN, CACHE_SUBJECT: those are read from data/ */
+    struct gw_str name;
+};
+/* Puts what other nodes shared of these into the index; older than what is held there already, or
+ * checked in the future, counts as not found.
+ * @param found  n of them, out. @return GW_OK (also with none found) */
+int cache_share_get(struct cache *c, const struct cache_share_name *names, size_t n, bool *found,
+                    int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
+/* Shares what the index holds of these (larger than CACHE_SHARE_MAX: left out). */
+int cache_share_put(struct cache *c, const struct cache_share_name *names, size_t n,
+                    int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
+/* A blob of up to CACHE_SHARE_MAX bytes into blobs/, its digest checked. @return GW_OK: held now;
+ * GW_NOT_FOUND */
+int cache_share_blob_get(struct cache *c, struct gw_str digest, uint64_t size, int64_t deadline_ms,
+                         struct gw_error *err) GW_MUST_CHECK;
+int cache_share_blob_put(struct cache *c, struct gw_str digest, int64_t deadline_ms,
+                         struct gw_error *err) GW_MUST_CHECK;
+/* A lease: at most one node does this. Its fence goes up at every change of hands, so a holder that
+ * was stopped finds that it lost it. */
+#define CACHE_NODE_URL_MAX 255u
+struct cache_lease {
+    uint64_t fence;                        /* of whoever holds it */
+    char node_url[CACHE_NODE_URL_MAX + 1]; /* of whoever holds it; "": cannot be reached */
+};
+/* Takes it, or renews it when mine is the fence that is held (0: none).
+ * @return GW_OK: ours for life_ms from now; GW_CONFLICT: *out is somebody else's */
+int cache_lease_take(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
+                     struct cache_lease *out, int64_t deadline_ms,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* Gives it back if it is still ours. */
+int cache_lease_drop(struct cache *c, struct gw_str name, uint64_t mine, int64_t deadline_ms,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* The revocation stream: tells all nodes that a record of data/ changed (CACHE_TOKEN,
+ * CACHE_SUBJECT, CACHE_REF of a private repo). */
+int cache_share_tell(struct cache *c, enum cache_kind kind, struct gw_str name, int64_t deadline_ms,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* Removes from the index what others told since the last call of any worker of this node (the place
+ * in the stream is in shared memory); asked about once a second by one worker. A first call, and
+ * one after a gap (the stream was cut or flushed), removes nothing: records of data/ are read again
+ * after 30 s anyway. */
+int cache_share_listen(struct cache *c, int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- blobs ---- */
 /* Loop: one open(2); a small blob of another boot that was never synced is hashed first, once.

@@ -56,6 +56,15 @@ struct config {
         int64_t ttl_ms, stale_max_ms, connect_timeout_ms, stall_timeout_ms;
         uint64_t transfers, max_transfers; /* of one blob; of one worker */
     } upstream;
+    struct {
+        struct config_list servers; /* redis://host[:port], rediss://host[:port] */
+        const char *ca_file, *password_file;
+        struct gw_str user;
+        int64_t timeout_ms;
+    } redis;
+    const char *cluster_key_file; /* NULL: none */
+    struct gw_str node_url;
+    const char *node_ca_file;
     struct config_ldap *ldap;
     size_t n_ldap;
     const char *users_file; /* NULL: none */
