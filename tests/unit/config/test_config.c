@@ -95,6 +95,8 @@ static void test_defaults(void **state)
     assert_int_equal(c->upstream.stall_timeout_ms, 15000);
     assert_int_equal(c->upstream.transfers, 4);
     assert_int_equal(c->upstream.max_transfers, 16);
+    assert_int_equal(c->redis.servers.n, 0);
+    assert_int_equal(c->redis.timeout_ms, 200);
     assert_int_equal(c->n_ldap, 0);
     assert_string_equal(c->users_file, "/etc/hubgate/users.yaml");
     assert_string_equal(c->policy_dir, "/etc/hubgate/policy.d");
@@ -105,7 +107,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->identity.token_max_ms, INT64_C(365) * 86400000);
     assert_int_equal(c->limits.wait_ms, 30000);
     assert_int_equal(c->limits.jobs[0], 8);
-    assert_int_equal(c->limits.jobs[1], 0); /* redis: not yet */
+    assert_int_equal(c->limits.jobs[1], 4);
     assert_int_equal(c->limits.jobs[2], 16);
     assert_int_equal(c->limits.jobs[3], 8);
     assert_int_equal(c->limits.jobs[4], 8);
