@@ -12,15 +12,20 @@ static int64_t read_clock(clockid_t id)
     struct timespec t;
 
     clock_gettime(id, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
 int64_t gw_wall_ms(void)
 {
-    return read_clock(CLOCK_REALTIME);
+    return read_clock(CLOCK_REALTIME) / 1000;
 }
 
 int64_t gw_mono_ms(void)
+{
+    return read_clock(CLOCK_MONOTONIC) / 1000;
+}
+
+int64_t gw_mono_us(void)
 {
     return read_clock(CLOCK_MONOTONIC);
 }

@@ -11,6 +11,7 @@
 
 int64_t gw_wall_ms(void); /* Unix time in ms */
 int64_t gw_mono_ms(void); /* CLOCK_MONOTONIC in ms: deadlines */
+int64_t gw_mono_us(void); /* the same clock in microseconds: how long something took */
 
 /* "2026-11-25T01:02:03.456Z": exactly three digits and Z, the only form every hub client parses
  * (hub-read: dates). */

@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 2u
+#define CACHE_SHARED_VERSION 3u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -49,11 +49,15 @@ struct cache_slot {
     _Atomic uint32_t demanded; /* a reader of another process wants something of our fills */
     /* Start time of pid: a pid that came back is another process; 0: not known. */
     _Atomic uint64_t started;
-    uint8_t pad[32]; /* a cache line each */
+    _Atomic uint32_t fills; /* that its process owns: fetches, hashes */
+    uint8_t pad[28];        /* a cache line each */
 };
+/* Of what jobs and the fetcher do; they only go up. gateway/metrics.c shows them: a row each. */
 struct cache_counters {
-    _Atomic uint64_t hits, fills, misses, upstream_calls, upstream_bytes, blob_bytes_filled,
-        integrity_failures, index_resets, fills_adopted, maps_dropped;
+    _Atomic uint64_t fills, blob_bytes_filled, fills_adopted, integrity_failures, maps_dropped,
+        index_resets;
+    /* failures: no connection, cut, timed out, 429, 5xx */
+    _Atomic uint64_t upstream_calls, upstream_failures, upstream_bytes;
 };
 struct cache_shared {
     uint32_t version;

@@ -158,6 +158,9 @@ static void fail_transfer(struct transfer *t, enum fill_failure kind, int sys, i
     bool refused =
         t->short_cut && kind == FILL_STATUS && sys >= 400 && sys < 500 && sys != 408 && sys != 429;
 
+    if (kind == FILL_NETWORK || (kind == FILL_STATUS && (sys == 408 || sys == 429 || sys >= 500))) {
+        atomic_fetch_add(&f->table->cache->shared->counters.upstream_failures, 1);
+    }
     end_transfer(t, true);
     transfer_forget_url(f); /* whatever it was, the Hub may know better */
     if (!refused && fill_ours(f) && !fill_ended(f)) {

@@ -282,6 +282,7 @@ bool fill_claim(struct fill *f, bool fresh)
             f->owned = true;
             f->refs++;
             t->n_owned++;
+            atomic_store(&t->cache->shared->slots[t->cache->slot].fills, t->n_owned);
         }
         fill_enqueue(f);
     }
@@ -312,6 +313,7 @@ void fill_let_go(struct fill *f)
     if (was) {
         f->owned = false;
         t->n_owned--;
+        atomic_store(&t->cache->shared->slots[t->cache->slot].fills, t->n_owned);
         if (!atomic_load(&f->gone)) {
             atomic_compare_exchange_strong(&f->map.live->owner, &self, 0);
         }

@@ -84,6 +84,7 @@ static bool take(struct cache_shared *s, struct cache_slot *slot, int32_t expect
     started = start_of((int32_t)getpid());
     atomic_store(&slot->started, started == UINT64_MAX ? 0 : started);
     atomic_fetch_add(&slot->generation, 1);
+    atomic_store(&slot->fills, 0);
     if (atomic_exchange(&slot->in_index, 0) != 0) {
         atomic_store(&s->index_suspect, 1); /* what its last owner died in */
     }
@@ -128,6 +129,7 @@ void cache_slot_release(struct cache_shared *s, unsigned slot)
 
     if (slot < CACHE_SLOTS && atomic_load(&s->slots[slot].pid) == mine) {
         atomic_store(&s->slots[slot].in_index, 0);
+        atomic_store(&s->slots[slot].fills, 0);
         atomic_store(&s->slots[slot].started, 0);
         atomic_compare_exchange_strong(&s->slots[slot].pid, &mine, 0);
     }

@@ -651,6 +651,7 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
     char type[256];
     CURL *easy;
     CURLcode code;
+    bool failed;
     int rc;
 
     if (atomic_load(&c->leaving)) {
@@ -678,6 +679,9 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
             }
             atomic_fetch_add(&c->shared->counters.upstream_calls, 1);
             code = curl_easy_perform(easy);
+            failed = x->refused == GW_OK && !x->enough && code != CURLE_OK;
+            failed = failed || x->reply->status == 429 || x->reply->status >= 500;
+            atomic_fetch_add(&c->shared->counters.upstream_failures, failed);
         }
         if (x->refused != GW_OK && x->why == NULL) { /* the sink may have said why */
             rc = err != NULL && err->status == x->refused

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 
+#include "base/address.h"
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -409,6 +410,13 @@ static const struct option top_rows[] = {
      .type = OPT_PATH,
      .offset = AT(audit_file),
      .help = "One JSON line per request. Opened anew for each chunk, so any rotation works."},
+    {.name = "metrics_allow",
+     .type = OPT_LIST,
+     .offset = AT(metrics_allow),
+     .def = "127.0.0.1 ::1",
+     .help =
+         "Addresses or networks (`10.0.0.0/8`, `2001:db8::/32`) that may read `/-/metrics`; for "
+         "all others there is no such page."},
     {.name = "identity",
      .type = OPT_MAP,
      .rows = identity_rows,
@@ -722,6 +730,7 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
     const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL;
+    struct gw_network network;
 
     for (size_t i = 0; i < c->public_urls.n; i++, at = at ? at->next : NULL)
         if (!is_origin(c->public_urls.items[i]))
@@ -729,6 +738,14 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
                 l, at ? at : root,
                 "public_urls: scheme and host only, such as https://models.example, without a "
                 "path or a slash at the end");
+    at = gw_yaml_get(root, "metrics_allow");
+    at = at ? at->child : NULL;
+    for (size_t i = 0; i < c->metrics_allow.n; i++, at = at ? at->next : NULL)
+        if (!gw_network_parse(&network, c->metrics_allow.items[i]))
+            return FAIL(l, at ? at : root,
+                        "metrics_allow: an address or a network, such as 10.0.0.0/8, not "
+                        "\"" GW_STR_FMT "\"",
+                        GW_STR_ARG(c->metrics_allow.items[i]));
     if (!is_origin(c->upstream.url))
         return FAIL(l, node(root, "upstream", "url", NULL),
                     "upstream.url: scheme and host only, such as https://huggingface.co");

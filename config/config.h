@@ -69,7 +69,8 @@ struct config {
     size_t n_ldap;
     const char *users_file; /* NULL: none */
     const char *policy_dir;
-    const char *audit_file; /* NULL: none */
+    const char *audit_file;           /* NULL: none */
+    struct config_list metrics_allow; /* each a gw_network */
     struct {
         int64_t refresh_ms, stale_max_ms, token_max_ms, token_default_ms;
     } identity;

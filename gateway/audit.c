@@ -84,6 +84,12 @@ static void reset_lines(struct gateway *gw)
     gw->audit.n_lines = 0;
 }
 
+static void lost(struct gateway *gw, uint64_t lines)
+{
+    gw->audit.dropped += lines;
+    metrics_add(&gw->counters->audit_dropped, lines);
+}
+
 void audit_record(struct gateway *gw, const struct gateway_request *req, int status,
                   uint64_t bytes_sent, bool complete)
 {
@@ -95,7 +101,7 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
     if (gw->config->audit_file == NULL || gw->command)
         return;
     if (out->n + AUDIT_LINE_MAX > out->max) { /* the sink is stuck and the buffer full */
-        gw->audit.dropped++;
+        lost(gw, 1);
         return;
     }
     gw_iso_format(iso, st->started_ms);
@@ -118,12 +124,12 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
     put_text(out, "cache", gw_str_c(came[st->came]), 8);
     put_text(out, "ip", req->peer_ip, 64);
     put_text(out, "agent", req->user_agent, 256);
-    put_number(out, "ms", (long long)(gw_mono_ms() - st->started_mono_ms));
+    put_number(out, "ms", (long long)((gw_mono_us() - st->started_us) / 1000));
     if (gw->audit.dropped)
         put_number(out, "dropped_before", (long long)gw->audit.dropped);
     gw_buf_add_c(out, "}\n");
     if (out->failed) { /* no memory: what is in the buffer is not whole any more */
-        gw->audit.dropped += gw->audit.n_lines + 1;
+        lost(gw, gw->audit.n_lines + 1);
         reset_lines(gw);
         return;
     }
@@ -170,7 +176,7 @@ void audit_done(struct gateway *gw, const struct gateway_job *job)
     if (!is_audit(job) || job->result.status == GW_OK)
         return;
     for (size_t i = 0; i < job->arg.n; i++)
-        gw->audit.dropped += job->arg.p[i] == '\n';
+        lost(gw, job->arg.p[i] == '\n');
 }
 
 void audit_unwritten(struct gateway *gw, const struct gateway_job *job)

@@ -93,6 +93,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
             CACHE_SLOTS);
     }
     gw->slot = (unsigned)slot;
+    metrics_open(gw);
     rc = gw_random(gw->boot_key, sizeof(gw->boot_key))
              ? GW_OK
              : gw_fail(err, GW_IO, 0, "the system gives no randomness");
@@ -150,6 +151,7 @@ void gateway_tick(struct gateway *gw)
         wants_next_step(gw, &want);
     audit_tick(gw, false);
     wants_tick(gw);
+    metrics_tick(gw);
 }
 
 int job_fill(struct gateway_job *job)
@@ -169,8 +171,9 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
     gw_arena_init(&st->arena, REQUEST_ARENA_MAX);
     gw_arena_keep_secret(&st->arena);
     st->started_ms = gw_wall_ms();
-    st->started_mono_ms = gw_mono_ms();
-    st->deadline_ms = st->started_mono_ms + gw->config->limits.wait_ms;
+    st->started_us = gw_mono_us();
+    st->first_byte_us = -1;
+    st->deadline_ms = st->started_us / 1000 + gw->config->limits.wait_ms;
     st->parse_status =
         hub_target_parse(&st->target, req->method, req->target, &st->arena, &st->parse_error);
     if (st->parse_status != GW_OK || st->target.allow != NULL)
@@ -226,6 +229,8 @@ static int answer_open_route(struct gateway *gw, struct gateway_request *req,
     case HUB_HEALTH:
         return answer_json(req, ans,
                            GW_STR("{\"status\":\"ok\",\"version\":\"" HUBGATE_VERSION "\"}"));
+    case HUB_METRICS:
+        return metrics_answer(gw, req, ans);
     case HUB_AGENT_HARNESSES: /* kept 24 h by hfh >= 1.19 after a 200; asked by every process after
                                  a 404 */
         return answer_json(req, ans, GW_STR("{\"standardEnvVars\":[],\"harnesses\":{}}"));
@@ -294,11 +299,14 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
 
     if (st->parse_status != GW_OK)
         return refuse_parse(gw, req, ans);
+    if (st->target.route == HUB_METRICS && !metrics_allowed(gw, req))
+        return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
     if (came_back(req->via))
         return answer_refuse(gw, req, ans, HUB_LOOP, GW_STR(""), 0);
     if (st->target.allow != NULL)
         return answer_refuse(gw, req, ans, HUB_METHOD, GW_STR(""), 0);
-    if (st->target.route != HUB_HEALTH && request_public_url(gw, req).p == NULL)
+    if (st->target.route != HUB_HEALTH && st->target.route != HUB_METRICS &&
+        request_public_url(gw, req).p == NULL)
         return answer_refuse(gw, req, ans, HUB_WRONG_HOST, GW_STR(""), 0);
     rc = answer_open_route(gw, req, ans);
     if (rc != GW_NOT_FOUND)
@@ -330,12 +338,15 @@ int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway
     st->why = NULL;
     st->commit = st->digest = GW_STR("");
     rc = st->no_memory ? GW_NO_MEMORY : step(gw, req, ans);
+    metrics_parked(gw, st, rc == GW_AGAIN);
     if (rc == GW_AGAIN)
         return rc;
     if (rc != GW_OK)
         answer_refuse(gw, req, ans, HUB_OUTAGE, GW_STR("not enough memory"), 5);
     answer_common(gw, req, ans);
     st->status = ans->status;
+    if (ans->kind != GATEWAY_PART)
+        metrics_first_byte(st);
     return GW_OK;
 }
 
@@ -347,8 +358,10 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
     if (st == NULL)
         return;
     wants_unpark(req);
-    if (gw != NULL)
+    if (gw != NULL) {
         audit_record(gw, req, status, bytes_sent, complete);
+        metrics_end(gw, req, status, bytes_sent);
+    }
     cache_reader_close(st->reader);
     gw_arena_release(&st->arena);
     gw_free(st);

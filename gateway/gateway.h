@@ -44,7 +44,7 @@ int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid
                           struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- shared memory of all workers of all cycles ---- */
-#define GATEWAY_SHARED_VERSION 1u
+#define GATEWAY_SHARED_VERSION 2u
 size_t gateway_shared_bytes(void);
 int gateway_shared_init(void *zeroed,
                         struct gw_error *err) GW_MUST_CHECK; /* once, before the first fork */
@@ -136,8 +136,8 @@ int64_t gateway_deadline(const struct gateway_request *req); /* gw_mono_ms */
 /* GATEWAY_PART: bytes of the answer that may be sent from offset on, now (0: wait for a tick). fd
  * is borrowed.
  * @return GW_OK; anything else: cut the connection, err says why */
-int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd,
-                      struct gw_error *err) GW_MUST_CHECK;
+int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
+                      uint64_t *avail, int *fd, struct gw_error *err) GW_MUST_CHECK;
 
 /* GATEWAY_PART failed before anything was sent: *ans becomes the refusal to send instead. */
 void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,

@@ -188,9 +188,12 @@ int identity_login(struct gateway *gw, struct gateway_request *req,
     rc = fact_need(gw, req, &want, &r, &err);
     if (rc == GW_AGAIN)
         return rc;
-    if (rc == GW_UNAUTHENTICATED || rc == GW_INVALID)
+    if (rc == GW_UNAUTHENTICATED || rc == GW_INVALID) {
+        req->state->login = 2;
         return refuse(why, detail, HUB_BAD_CREDENTIAL, GW_STR("wrong user name or password"));
+    }
     if (rc != GW_OK)
         return failure(why, detail, a, &err);
+    req->state->login = 1;
     return load_subject(gw, req, r->text, out, why, detail);
 }

@@ -32,9 +32,40 @@ struct gateway_snapshot {
     struct gw_arena secrets;
 };
 
+/* Where an answer came from, best first; the worst step of a request counts. CAME_NOWHERE: nothing
+ * of a repo (a refusal, whoami). */
+enum gateway_came { CAME_HIT, CAME_STALE, CAME_MISS, CAME_FILL, CAME_NOWHERE, CAME_COUNT };
+
+enum metrics_route {
+    METRICS_FILE,
+    METRICS_DOCUMENT,
+    METRICS_IDENTITY,
+    METRICS_OTHER,
+    METRICS_UNKNOWN,
+    METRICS_ROUTE_COUNT
+};
+#define METRICS_BUCKETS 16u /* of a histogram, the last one has no bound */
+#define METRICS_STATUSES 6u /* 0: the client left before an answer; 1xx to 5xx */
+
+/* What one worker slot counts, on its loop, so that workers do not write the same cache lines;
+ * added up at a scrape (metrics.c). The first half only goes up, whoever has the slot. */
+struct gateway_counters {
+    _Atomic uint64_t requests[METRICS_ROUTE_COUNT][METRICS_STATUSES];
+    _Atomic uint64_t answers[CAME_COUNT], bytes[CAME_COUNT];
+    _Atomic uint64_t first_byte[CAME_COUNT][METRICS_BUCKETS], first_byte_us[CAME_COUNT];
+    _Atomic uint64_t logins[2]; /* right, wrong */
+    _Atomic uint64_t denies, audit_dropped;
+    /* What is so now; counts while the slot has an owner. */
+    _Atomic uint64_t parked, readers, readers_waiting;
+    _Atomic uint64_t jobs_running[GW_PEER_COUNT], jobs_queued[GW_PEER_COUNT],
+        breakers_open[GW_PEER_COUNT];
+    uint8_t pad[64]; /* the neighbour's first line is another one */
+};
+
 struct gateway_shared {
     uint32_t version;
     struct cache_shared cache;
+    struct gateway_counters slots[CACHE_SLOTS];
 };
 
 /* ---- identity as the index holds it (identity.c) ---- */
@@ -113,18 +144,18 @@ struct gateway {
     char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
+    struct gateway_counters *counters; /* of our slot */
 };
-
-/* Where an answer came from, best first; the worst step of a request counts. */
-enum gateway_came { CAME_HIT, CAME_STALE, CAME_MISS, CAME_FILL };
 
 struct gateway_state {
     struct gw_arena arena; /* secret: credentials live here */
     struct hub_target target;
     int parse_status;
     struct gw_error parse_error;
-    int64_t started_ms, started_mono_ms, deadline_ms;
-    bool expired, no_memory;
+    int64_t started_ms, started_us, deadline_ms; /* wall; gw_mono_us; gw_mono_ms */
+    int64_t first_byte_us;                       /* after started_us; -1: not yet */
+    int login;                                   /* a password: 0 none, 1 right, 2 wrong */
+    bool expired, no_memory, parked, waiting;    /* waiting: for bytes of a fill */
     unsigned n_wants;
     struct gateway_result results[GATEWAY_WANTS_MAX];
     size_t n_results;
@@ -289,6 +320,28 @@ void audit_record(struct gateway *gw, const struct gateway_request *req, int sta
 void audit_tick(struct gateway *gw, bool now);
 void audit_done(struct gateway *gw, const struct gateway_job *job);      /* any job's end */
 void audit_unwritten(struct gateway *gw, const struct gateway_job *job); /* it will not run */
+
+/* metrics.c */
+void metrics_open(struct gateway *gw); /* a new owner of the slot */
+void metrics_tick(struct gateway *gw); /* jobs and breakers as they are now */
+void metrics_first_byte(struct gateway_state *st);
+void metrics_parked(struct gateway *gw, struct gateway_state *st, bool parked);
+void metrics_end(struct gateway *gw, const struct gateway_request *req, int status,
+                 uint64_t bytes_sent);
+/* metrics_allow: for others there is no such page. */
+bool metrics_allowed(const struct gateway *gw, const struct gateway_request *req);
+int metrics_answer(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+static inline void metrics_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+/* Of something that is so now: it comes (1) or goes (-1). */
+static inline void metrics_gauge(_Atomic uint64_t *gauge, bool *now, bool is)
+{
+    if (*now != is)
+        metrics_add(gauge, is ? 1 : UINT64_MAX);
+    *now = is;
+}
 
 /* A tree page in the index: next cursor (may be empty), then the JSON. */
 struct gw_str tree_page_encode(struct gw_arena *a, struct gw_str next, struct gw_str json);

@@ -167,6 +167,7 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
             return rc;
         if (rc != GW_OK)
             return answer_failure(gw, req, ans, &err);
+        metrics_add(&gw->counters->readers, 1);
     }
     st->came = CAME_FILL;
     st->part_first = first;
@@ -298,13 +299,19 @@ int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_a
     return rc;
 }
 
-int gateway_part_want(struct gateway_request *req, uint64_t offset, uint64_t *avail, int *fd,
-                      struct gw_error *err)
+int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
+                      uint64_t *avail, int *fd, struct gw_error *err)
 {
     struct gateway_state *st = req->state;
 
+    int rc =
+        cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
+
     *fd = cache_reader_fd(st->reader);
-    return cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
+    metrics_gauge(&gw->counters->readers_waiting, &st->waiting, rc == GW_OK && *avail == 0);
+    if (rc == GW_OK && *avail > 0)
+        metrics_first_byte(st);
+    return rc;
 }
 
 void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,

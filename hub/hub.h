@@ -46,6 +46,7 @@ enum hub_route {
     HUB_TELEMETRY,       /* HEAD /api/telemetry/..., POST /v1/telemetry */
     HUB_GATEWAY_TOKENS,  /* POST /api/gateway/tokens */
     HUB_HEALTH,          /* /-/healthz */
+    HUB_METRICS,         /* /-/metrics, /metrics: to a few addresses only */
     HUB_OAUTH_DEVICE,    /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
     HUB_PREFLIGHT,       /* OPTIONS on anything: CORS, reveals nothing */
     HUB_ROUTE_COUNT

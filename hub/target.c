@@ -55,6 +55,8 @@ static const struct row {
     {FIXED, "v1/telemetry", HUB_TELEMETRY, POST, HUB_NO_ACTION, 0},
     {FIXED, "api/gateway/tokens", HUB_GATEWAY_TOKENS, POST, HUB_NO_ACTION, 0},
     {FIXED, "-/healthz", HUB_HEALTH, GET | HEAD, HUB_NO_ACTION, 0},
+    {FIXED, "-/metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
+    {FIXED, "metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "oauth/device", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
     {FIXED, "oauth/token", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
 };
@@ -77,6 +79,7 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_TELEMETRY] = "telemetry",
     [HUB_GATEWAY_TOKENS] = "gateway-tokens",
     [HUB_HEALTH] = "health",
+    [HUB_METRICS] = "metrics",
     [HUB_OAUTH_DEVICE] = "oauth",
     [HUB_PREFLIGHT] = "preflight",
 };
@@ -575,7 +578,7 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
 /* Answered here, whatever upstream says. */
 static bool is_local(enum hub_route r)
 {
-    return r == HUB_TELEMETRY || r == HUB_GATEWAY_TOKENS || r == HUB_HEALTH ||
+    return r == HUB_TELEMETRY || r == HUB_GATEWAY_TOKENS || r == HUB_HEALTH || r == HUB_METRICS ||
            r == HUB_OAUTH_DEVICE || r == HUB_PREFLIGHT || r == HUB_AGENT_HARNESSES ||
            r == HUB_WHOAMI;
 }

@@ -391,7 +391,8 @@ ngx_http_hubgate_part_write(ngx_http_request_t *r)
 
     if (!(ctx->header_sent && (c->buffered || r->buffered))) {
 
-        if (gateway_part_want(&ctx->req, ctx->offset, &avail, &fd, &err)
+        if (gateway_part_want(ngx_http_hubgate_worker.gw, &ctx->req,
+                              ctx->offset, &avail, &fd, &err)
             != GW_OK)
         {
             if (!ctx->header_sent) {

@@ -101,6 +101,7 @@ static void test_defaults(void **state)
     assert_string_equal(c->users_file, "/etc/hubgate/users.yaml");
     assert_string_equal(c->policy_dir, "/etc/hubgate/policy.d");
     assert_null(c->audit_file);
+    assert_list(&c->metrics_allow, "127.0.0.1 ::1");
     assert_int_equal(c->identity.refresh_ms, 300000);
     assert_int_equal(c->identity.stale_max_ms, 3600000);
     assert_int_equal(c->identity.token_default_ms, INT64_C(90) * 86400000);
@@ -252,6 +253,9 @@ static void test_bad_values(void **state)
         {"upstream: {redirect_hosts: [a, \"\"]}\n", "6:32", "a list of plain values"},
         {"ldap: {name: x}\n", "6:7", "a list of maps: start each with \"- name:\""},
         {"ldap: [x]\n", "6:8", "each entry is a map"},
+        {"metrics_allow: [\"::1\", localhost]\n", "6:24",
+         "an address or a network, such as 10.0.0.0/8"},
+        {"metrics_allow: [10.1.0.0/8]\n", "6:17", "not \"10.1.0.0/8\""},
         /* times: their range, their grammar */
         {"upstream: {ttl: 25h}\n", "6:17",
          "ttl: a time such as 60s, 5m, 1h, 30d, from 0s to 86400s"},
