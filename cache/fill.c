@@ -557,6 +557,36 @@ static int read_failed(struct fill *f, struct gw_error *err, struct gw_error *wh
     return gw_fail_prefix(err, "part of %s dropped", f->digest);
 }
 
+/* A disk or a debugger may stop us in the middle of a write for so long that another process takes
+ * the fill over, and has proved it by now: if our bytes are wrong, what was right is not any more.
+ * The owner fetches them anew; what is a blob already is none. */
+void fill_written_late(struct fill *f, uint64_t from, uint64_t upto)
+{
+    struct cache *c = f->table->cache;
+    char path[CACHE_PATH_MAX];
+    struct stat named;
+    int lock;
+
+    if (!fill_safe(f)) {
+        return;
+    }
+    for (uint64_t g = from / CACHE_GRANULE; g * CACHE_GRANULE < upto; g++) {
+        atomic_store(&f->map.granule[g], GRANULE_WANTED); /* before its state: see publish */
+    }
+    fill_demand(f);
+    if (atomic_load(&f->map.live->state) == MAP_FILLING) {
+        return;
+    }
+    lock = parts_lock(f->table, true);
+    atomic_store(&f->map.live->state, MAP_CORRUPT);
+    if (cache_blob_path(c, fill_digest(f), path, sizeof(path)) && stat(path, &named) == 0 &&
+        (uint64_t)named.st_ino == f->map.head->part_ino) {
+        cache_blob_drop(c, fill_digest(f));
+    }
+    parts_unlock(lock);
+    fill_wake(f);
+}
+
 static int publish(struct fill *f, struct gw_error *err)
 {
     struct fill_table *t = f->table;
@@ -566,6 +596,10 @@ static int publish(struct fill *f, struct gw_error *err)
     int lock, rc;
 
     atomic_compare_exchange_strong(&f->map.live->state, &filling, MAP_PROVEN);
+    if (map_missing(&f->map, 0) < f->map.granules) { /* written late, after it was hashed */
+        part_drop(f, MAP_CORRUPT);
+        return gw_fail(err, GW_CORRUPT, 0, "part of %s was written to after its proof", f->digest);
+    }
     fill_wake(f);
     if (fdatasync(f->map.part_fd) != 0) {
         rc = gw_fail(err, GW_IO, errno, "fdatasync of the part of %s: %s", f->digest,
@@ -580,9 +614,9 @@ static int publish(struct fill *f, struct gw_error *err)
         return gw_fail(err, GW_IO, errno, "parts/.lock: %s", strerrordesc_np(errno));
     }
     snprintf(path, sizeof(path), "%s/%s.part", t->cache->parts_dir, f->digest);
-    if (!fill_ours(f)) {
+    if (!fill_ours(f) || fill_ended(f)) {
         parts_unlock(lock);
-        return GW_OK; /* somebody took it over and does this */
+        return GW_OK; /* somebody took it over and does this, or did */
     }
     if (stat(path, &st) != 0 || (uint64_t)st.st_ino != f->map.head->part_ino) {
         parts_unlock(lock);

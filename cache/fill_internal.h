@@ -9,8 +9,9 @@
  *
  * A fill belongs to the process whose word is in the map's `owner`: it fetches, hashes and
  * publishes. Everybody else reads, and takes the fill over (compare and swap) when the owner is
- * dead. An owner that finds another word there has lost the fill and lets go; what it wrote
- * meanwhile are bytes of the same digest, so nothing is harmed.
+ * dead or says nothing for long. An owner that finds another word there has lost the fill and lets
+ * go: it looks before each write and after it, before a hash state is saved, and before names are
+ * made or removed (under the lock).
  *
  * A reader in any process says in the map what it wants: a granule is WANTED, or DEMANDED when
  * somebody waits for it now, or the whole is. It bumps `demands` and wakes the owner, whose fetcher
@@ -245,6 +246,8 @@ void fill_wake(struct fill *f);
 void fill_demand(struct fill *f);
 bool fill_ours(const struct fill *f); /* by the map: false also when somebody took it away */
 bool fill_ended(const struct fill *f);
+/* Fetcher. These bytes of the part were written after the fill was lost. */
+void fill_written_late(struct fill *f, uint64_t from, uint64_t upto);
 /* Records why, for until_ms at least; before letting go. */
 void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms);
 /* GW_OK: no failure that counts now. */
@@ -272,9 +275,10 @@ int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct 
               struct gw_error *err) GW_MUST_CHECK;
 /* Under the lock: removes both names whatever they are. */
 void part_remove(struct fill_table *t, struct gw_str digest);
-/* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go,
- * woken. */
-void part_drop(struct fill *f, enum map_state state);
+/* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go, woken.
+ * An end that came first stands: whoever lost the fill in between comes too late to drop a blob.
+ * @return it was this call that ended it */
+bool part_drop(struct fill *f, enum map_state state);
 /* Job. The mismatches of the last hour, this one included. */
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
 /* More than one within the hour: nobody tries again for a while, longer each time. */

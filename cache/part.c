@@ -28,6 +28,8 @@
 #define SCAN_OWNED_MAX 16u      /* a scan takes no more orphans than that at a time */
 #define SWEEP_S 3600            /* rubbish is left alone so long */
 #define SWEEP_FAILED_S (3 * 24 * 3600)
+#define LOCK_WAIT_MS 10000
+#define LOCK_LOOK_US 2000
 
 static void path_of(const struct fill_table *t, struct gw_str digest, const char *suffix,
                     char path[PATH_MAX])
@@ -39,6 +41,7 @@ static void path_of(const struct fill_table *t, struct gw_str digest, const char
 int parts_lock(struct fill_table *t, bool wait)
 {
     char path[PATH_MAX];
+    int64_t until;
     int fd, rc;
 
     path_of(t, GW_STR(""), ".lock", path);
@@ -49,9 +52,13 @@ int parts_lock(struct fill_table *t, bool wait)
     if (fd < 0) {
         return -1;
     }
-    do { /* by open file, so threads of one process exclude each other as well */
-        rc = flock(fd, wait ? LOCK_EX : LOCK_EX | LOCK_NB);
-    } while (rc != 0 && errno == EINTR);
+    /* By open file, so threads of one process exclude each other as well. Asked again and again and
+     * not waited for: a process that was stopped with it would hold up all jobs of all others. */
+    until = gw_mono_ms() + (wait ? LOCK_WAIT_MS : 0);
+    while ((rc = flock(fd, LOCK_EX | LOCK_NB)) != 0 &&
+           (errno == EINTR || (errno == EWOULDBLOCK && gw_mono_ms() < until))) {
+        usleep(LOCK_LOOK_US);
+    }
     if (rc != 0) {
         int saved = errno;
 
@@ -337,15 +344,23 @@ void part_remove(struct fill_table *t, struct gw_str digest)
     }
 }
 
-void part_drop(struct fill *f, enum map_state state)
+bool part_drop(struct fill *f, enum map_state state)
 {
     struct fill_table *t = f->table;
     char path[PATH_MAX];
     struct stat named, held;
+    bool first = false;
     int lock;
 
     if (!atomic_load(&f->gone)) {
-        atomic_store(&f->map.live->state, state);
+        uint32_t now = atomic_load(&f->map.live->state);
+
+        while ((now == MAP_FILLING || now == MAP_PROVEN) &&
+               !(first = atomic_compare_exchange_weak(&f->map.live->state, &now, state))) {
+            continue;
+        }
+    }
+    if (first) {
         lock = parts_lock(t, true);
         path_of(t, fill_digest(f), ".map", path);
         if (lock >= 0 && stat(path, &named) == 0 && fstat(f->map.map_fd, &held) == 0 &&
@@ -357,6 +372,7 @@ void part_drop(struct fill *f, enum map_state state)
     fill_unlist(f);
     fill_wake(f);
     fill_let_go(f);
+    return first;
 }
 
 /* ---- mismatches ---- */

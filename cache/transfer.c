@@ -272,6 +272,11 @@ bool transfer_flush(struct transfer *t)
         t->bad_sys = why.sys != 0 ? why.sys : EIO;
         return false;
     }
+    t->lost = !fill_ours(f);
+    if (t->lost) {
+        fill_written_late(f, t->pos, t->pos + n);
+        return false;
+    }
     publish(t, t->pos + n);
     atomic_fetch_add(&f->table->cache->shared->counters.blob_bytes_filled, n);
     fill_wake(f);

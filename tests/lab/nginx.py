@@ -59,10 +59,11 @@ class Nginx:
     """Write with `write`, then `start`.  `config` is hubgate.yaml as data, `policy` a text (or {file name: text})."""
 
     def __init__(self, folder: Path, workers: int = 1, tls: Cert | None = None, main_extra: str = "", http_extra: str = "", server_extra: str = "",
-                 hubgate: bool = True) -> None:
+                 hubgate: bool = True, daemon: bool = False) -> None:
+        """`daemon`: nobody's child, as a service is; an upgrade wants that."""
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.workers_wanted, self.tls, self.hubgate = workers, tls, hubgate
+        self.workers_wanted, self.tls, self.hubgate, self.daemon = workers, tls, hubgate, daemon
         self.main_extra, self.http_extra, self.server_extra = main_extra, http_extra, server_extra
         self.port, self.tls_port = procs.free_port(), procs.free_port() if tls else 0
         self.url = f"http://127.0.0.1:{self.port}"
@@ -102,7 +103,7 @@ class Nginx:
         self.conf.write_text(f"""\
 {f"load_module {module_file()};" if self.hubgate else ""}
 {f"user {user[0]} {user[2]};" if user else ""}
-daemon off;
+daemon {"on" if self.daemon else "off"};
 worker_processes {self.workers_wanted};
 pid {f}/nginx.pid;
 error_log {self.error_log} info;
@@ -145,7 +146,13 @@ http {{
         if self.hubgate and not module_file().exists():
             raise procs.LabError(f"{module_file()} is not built: run make")
         self.process = procs.spawn(self.command, self.logs / "stderr.log", self.folder)
-        self.pid, self.began = self.process.pid, procs.start_time(self.process.pid) or 0
+        if self.daemon:
+            if self.process.wait(30) != 0:
+                raise procs.LabError(f"nginx ended with {self.process.returncode}:\n{self.tail()}")
+            self.process = None
+            procs.wait_until("its pid", lambda: (self.folder / "nginx.pid").exists() and (self.folder / "nginx.pid").read_text().strip())
+        self.pid = self.process.pid if self.process else int((self.folder / "nginx.pid").read_text())
+        self.began = procs.start_time(self.pid) or 0
         procs.wait_until(f"nginx (see {self.logs})", self._answers, 30)
         return self
 
@@ -185,6 +192,24 @@ http {{
             now = set(self.workers())
             return len(now) >= self.workers_wanted and not now & old
         procs.wait_until("reload", changed, seconds)
+
+    def upgrade(self, seconds: float = 20) -> tuple[int, int]:
+        """USR2: a second master with workers of its own, beside the first, on the same sockets; from now on it is "the" nginx.
+        Returns pid and start time of the old one, whose workers go on until it is told WINCH or QUIT."""
+        old, began = self.pid, self.began
+        os.kill(old, signal.SIGUSR2)
+
+        def started() -> bool:
+            text = (self.folder / "nginx.pid").read_text() if (self.folder / "nginx.pid").exists() else ""
+            self.pid = int(text) if text.strip().isdigit() and int(text) != old else old
+            return self.pid != old and len(self.workers()) >= self.workers_wanted
+        try:
+            procs.wait_until("a second master", started, seconds)
+        except procs.LabError:
+            self.pid = old
+            raise
+        self.began = procs.start_time(self.pid) or 0
+        return old, began
 
     def emergencies(self) -> list[str]:
         text = self.error_log.read_text(errors="replace") if self.error_log.exists() else ""

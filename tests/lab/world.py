@@ -58,7 +58,7 @@ class World:
                  slapd: Slapd | None = None, upstream: str | None = None, settings: Mapping[str, Any] | None = None,
                  policy: str | dict | None = None, private: Mapping[str, Any] | None = None, tls: bool = False,
                  upstream_tls: bool = False, hub_options: Iterable[str] = (), roles: Iterable[str] = ROLES, main_extra: str = "", http_extra: str = "",
-                 server_extra: str = "") -> None:
+                 server_extra: str = "", daemon: bool = False) -> None:
         """`hub`, `slapd`: running ones to be shared.  `upstream`: any other hub in place of the lab's.
         `settings`: dotted keys of hubgate.yaml.  `policy`: text, or data (see sample_policy).
         `tls`: the gateway listens with TLS too (.tls_url).  `upstream_tls`: the Hub does (a Hub of its own, then).
@@ -82,7 +82,8 @@ class World:
             cert = self.ca.cert("hub") if upstream_tls else None
             more = ["--cert", str(cert.cert), "--key", str(cert.key)] if cert else []
             self.hub = HubProcess(self.folder / "hub", [*more, *hub_options], "hf_" + secrets.token_hex(20), self.ca.file if cert else None)
-        self.nginx = Nginx(self.folder, workers, self.ca.cert("nginx") if tls else None, main_extra, http_extra, server_extra)
+        self.nginx = Nginx(self.folder, workers, self.ca.cert("nginx") if tls else None, main_extra, http_extra, server_extra,
+                           daemon=daemon)
         self.url, self.tls_url = self.nginx.url, self.nginx.tls_url
         self.logs = LogCheck(self)
 

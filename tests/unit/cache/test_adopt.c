@@ -546,6 +546,43 @@ static void test_proven_read_only(void **state)
     assert_int_equal(atomic_load(&w->hub->sent), SIZE);
 }
 
+/* Bytes of somebody who lost the fill reach the part all the same: they may be wrong. Before the
+ * proof they are fetched anew, after it there is no blob any more. */
+static void test_written_late(void **state)
+{
+    struct world *w = *state;
+    struct response r = {.end = w->hub->size};
+    struct cache *c = open_cache(w, w->shared);
+    struct fill *f = NULL;
+
+    atomic_store(&w->hub->gate, 7 * MIB);
+    r.reader = join(c, w->hub);
+    assert_int_equal(fill_get(&f, c->fills, gw_str_c(w->hub->digest), NULL), GW_OK);
+    TURN_UNTIL(c, ((void)step(&r, w->hub), r.offset == 7 * MIB));
+    assert_int_equal(gw_pwrite_all(f->map.part_fd, "wrong", 5, 3 * MIB - 2, NULL), GW_OK);
+    fill_written_late(f, 3 * MIB - 2, 3 * MIB + 3);
+    atomic_store(&w->hub->gate, UINT64_MAX);
+    assert_int_equal(follow(c, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
+    check_file(w);
+    assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 0);
+    assert_int_equal(atomic_load(&w->hub->of_mib[2]), 2 * MIB);
+    assert_int_equal(atomic_load(&w->hub->of_mib[3]), 2 * MIB);
+    assert_int_equal(atomic_load(&w->hub->of_mib[5]), MIB);
+
+    fill_written_late(f, 5, 6);
+    fill_unref(f);
+    assert_false(have_blob(c, w->hub));
+    assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), 1);
+    r = (struct response){.reader = join(c, w->hub), .end = w->hub->size};
+    assert_int_equal(follow(c, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
+    close_worker(c, w->shared);
+    check_file(w);
+}
+
 /* A map that is cut while it is mapped: the fill ends. Who happens to look at it in that very
  * moment gets a SIGBUS, which only a process of its own can be allowed here; the next one drops the
  * rest. */
@@ -603,7 +640,7 @@ int main(void)
         TEST(test_two_masters, setup),         TEST(test_proven_not_linked, setup),
         TEST(test_map_cut_in_use, setup),      TEST(test_proven_read_only, setup),
         TEST(test_kill_owner_of_four, setup),  TEST(test_demand_of_others, setup_large),
-        TEST(test_sparse_owner_killed, setup),
+        TEST(test_sparse_owner_killed, setup), TEST(test_written_late, setup),
     };
 
     signal(SIGPIPE, SIG_IGN);
