@@ -8,7 +8,7 @@ NGINX_SRC ?=
 V ?= @
 ROOMS    := base policy auth hub cache repo config gateway
 
-PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2 zlib
+PKGS     := libcrypto libssl jansson yaml-0.1 ldap lber lmdb libcurl libgit2 hiredis zlib
 WARN     := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter
 HARDEN   := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
 OPT      ?= -O2 $(HARDEN)

@@ -67,6 +67,25 @@ static int copy_list(struct gw_arena *a, const struct gw_str **list, size_t n)
     return GW_OK;
 }
 
+/* What nodes share. */
+static int copy_share(struct gw_arena *a, struct cache_share_options *o)
+{
+    struct cache_redis_server *servers = gw_arena_alloc(a, (o->n_servers + 1) * sizeof(*servers));
+    int rc = servers != NULL ? GW_OK : GW_NO_MEMORY;
+
+    for (size_t i = 0; rc == GW_OK && i < o->n_servers; i++) {
+        servers[i] = o->servers[i];
+        rc = copy_str(a, &servers[i].host);
+    }
+    o->servers = servers;
+    rc = rc != GW_OK ? rc : copy_str(a, &o->user);
+    rc = rc != GW_OK ? rc : copy_str(a, &o->password);
+    rc = rc != GW_OK ? rc : copy_str(a, &o->cluster_key);
+    rc = rc != GW_OK ? rc : copy_str(a, &o->node_url);
+    rc = rc != GW_OK ? rc : copy_c(a, &o->ca_file);
+    return rc != GW_OK ? rc : copy_c(a, &o->node_ca_file);
+}
+
 static char *path_in(struct gw_arena *a, const char *dir, const char *name)
 {
     struct gw_str s = gw_arena_printf(a, "%s%s%s", dir, name[0] != '\0' ? "/" : "", name);
@@ -89,6 +108,7 @@ static int copy_options(struct cache *c, const struct cache_options *o, struct g
     rc = rc != GW_OK ? rc : copy_c(a, &up->proxy);
     rc = rc != GW_OK ? rc : copy_list(a, &up->redirect_hosts, up->n_redirect_hosts);
     rc = rc != GW_OK ? rc : copy_list(a, &up->resolve, up->n_resolve);
+    rc = rc != GW_OK ? rc : copy_share(a, &c->options.share);
     if (rc != GW_OK) {
         return gw_fail(err, rc, 0, "cache: no memory");
     }

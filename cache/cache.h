@@ -100,6 +100,11 @@ struct cache_redis_server {
     uint16_t port;
     bool tls;
 };
+/* "rediss://HOST[:PORT]", or "redis://" where HOST is a loopback address: what is in Redis is
+ * signed, not hidden. No user, no path; 6379 by default, an IPv6 address in brackets. The host is
+ * the arena's. @return GW_OK; GW_INVALID (text says why); GW_NO_MEMORY */
+int cache_redis_url_parse(struct gw_str url, struct gw_arena *a, struct cache_redis_server *out,
+                          struct gw_error *err) GW_MUST_CHECK;
 struct cache_share_options {
     const struct cache_redis_server *servers; /* READONLY, LOADING or silence: the next one */
     size_t n_servers;

@@ -148,8 +148,9 @@ static const struct option redis_rows[] = {
     {.name = "servers",
      .type = OPT_LIST,
      .offset = AT(redis.servers),
-     .help = "`rediss://host[:port]` (TLS) or `redis://host[:port]`, tried in order. Needs "
-             "`cluster_key_file`. Redis is never needed: without an answer a node works alone."},
+     .help =
+         "`rediss://host[:port]` (TLS), or `redis://` on a loopback address, tried in order. Needs "
+         "`cluster_key_file`. Redis is never needed: without an answer a node works alone."},
     {.name = "ca_file",
      .type = OPT_PATH,
      .offset = AT(redis.ca_file),
@@ -716,6 +717,24 @@ static const struct gw_yaml *node(const struct gw_yaml *root, const char *map, c
     return v != NULL ? v : m != NULL ? m : root;
 }
 
+static int check_redis(struct loader *l, const struct gw_yaml *root)
+{
+    struct config *c = l->c;
+    const struct gw_yaml *at = node(root, "redis", "servers", NULL);
+
+    c->redis.line = at->line;
+    c->redis.column = at->column;
+    if (c->redis.servers.n != 0 && c->cluster_key_file == NULL)
+        return FAIL(l, at, "redis.servers needs cluster_key_file: what is in Redis is signed");
+    if (c->redis.user.n != 0 && c->redis.password_file == NULL)
+        return FAIL(l, node(root, "redis", "user", NULL), "redis.user needs redis.password_file");
+    if (c->node_url.n != 0 && !is_origin(c->node_url))
+        return FAIL(l, gw_yaml_get(root, "node_url"),
+                    "node_url: scheme and host only, such as https://node1.internal:8443, without "
+                    "a path or a slash at the end");
+    return GW_OK;
+}
+
 /* Is this folder the other one, or does it lie in it, as the paths are written? */
 static bool lies_in(const char *path, const char *folder)
 {
@@ -731,6 +750,7 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
     struct config *c = l->c;
     const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL;
     struct gw_network network;
+    int rc;
 
     for (size_t i = 0; i < c->public_urls.n; i++, at = at ? at->next : NULL)
         if (!is_origin(c->public_urls.items[i]))
@@ -764,7 +784,8 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
     if (c->n_ldap == 0 && c->users_file == NULL)
         return FAIL(l, root,
                     "nobody could log in: name a directory (ldap) or an account file (users_file)");
-    return check_ldap(l, gw_yaml_get(root, "ldap"));
+    rc = check_redis(l, root);
+    return rc != GW_OK ? rc : check_ldap(l, gw_yaml_get(root, "ldap"));
 }
 
 int config_parse(struct config **out, struct gw_str file, struct gw_str yaml, struct gw_error *err)

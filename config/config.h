@@ -61,6 +61,7 @@ struct config {
         const char *ca_file, *password_file;
         struct gw_str user;
         int64_t timeout_ms;
+        unsigned line, column; /* of servers, for messages of those who check deeper */
     } redis;
     const char *cluster_key_file; /* NULL: none */
     struct gw_str node_url;

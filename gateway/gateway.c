@@ -54,6 +54,18 @@ static int open_cache(struct gateway *gw, struct gw_error *err)
                 .max_transfers = (unsigned)c->upstream.max_transfers,
                 .via = GW_STR("hubgate"),
             },
+        .share =
+            {
+                .servers = gw->snapshot->redis,
+                .n_servers = c->redis.servers.n,
+                .ca_file = c->redis.ca_file,
+                .user = c->redis.user,
+                .password = gw->snapshot->redis_password,
+                .cluster_key = gw->snapshot->cluster_key,
+                .node_url = c->node_url,
+                .node_ca_file = c->node_ca_file,
+                .timeout_ms = c->redis.timeout_ms,
+            },
         .shared = &gw->shared->cache,
         .slot = gw->slot,
         .log = gw->log,

@@ -29,6 +29,8 @@ struct gateway_snapshot {
     struct policy *policy;
     struct auth_ldap *ldap; /* config->n_ldap of them */
     struct gw_str upstream_token;
+    struct cache_redis_server *redis; /* config->redis.servers.n of them */
+    struct gw_str redis_password, cluster_key;
     struct gw_arena secrets;
 };
 

@@ -14,6 +14,7 @@
 #include "base/alloc.h"
 
 #define POLICY_FILES_MAX 1000u
+#define CLUSTER_KEY_MIN 32u
 
 static int load_policy(struct gateway_snapshot *s, struct gw_buf *report, struct gw_error *err)
 {
@@ -119,6 +120,31 @@ static int load_directory(struct gateway_snapshot *s, const struct config_ldap *
     return rc;
 }
 
+static int load_redis(struct gateway_snapshot *s, struct gw_error *err)
+{
+    const struct config *c = s->config;
+    size_t n = c->redis.servers.n;
+    int rc = GW_OK;
+
+    s->redis = gw_arena_alloc(&s->secrets, (n + 1) * sizeof(*s->redis));
+    if (s->redis == NULL)
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the addresses of Redis");
+    for (size_t i = 0; rc == GW_OK && i < n; i++)
+        rc = cache_redis_url_parse(c->redis.servers.items[i], &s->secrets, &s->redis[i], err);
+    if (rc != GW_OK)
+        return gw_fail_prefix(err, GW_STR_FMT ":%u:%u: redis.servers", GW_STR_ARG(c->file),
+                              c->redis.line, c->redis.column);
+    rc = load_secret(s, c->redis.password_file, &s->redis_password, err);
+    if (rc == GW_OK)
+        rc = load_secret(s, c->cluster_key_file, &s->cluster_key, err);
+    if (rc == GW_OK && c->cluster_key_file != NULL && s->cluster_key.n < CLUSTER_KEY_MIN)
+        rc = gw_fail(err, GW_INVALID, 0,
+                     "cluster_key_file: %s holds %zu bytes, %u are the least: openssl rand -base64 "
+                     "48",
+                     c->cluster_key_file, s->cluster_key.n, CLUSTER_KEY_MIN);
+    return rc;
+}
+
 int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path,
                           struct gw_buf *report, struct gw_error *err)
 {
@@ -135,6 +161,8 @@ int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path
         rc = load_policy(s, report, err);
     if (rc == GW_OK)
         rc = load_secret(s, s->config->upstream.token_file, &s->upstream_token, err);
+    if (rc == GW_OK)
+        rc = load_redis(s, err);
     if (rc == GW_OK && s->config->n_ldap) {
         s->ldap = gw_arena_alloc(&s->secrets, s->config->n_ldap * sizeof(*s->ldap));
         rc = s->ldap ? GW_OK : gw_fail(err, GW_NO_MEMORY, 0, "no memory for the directories");

@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from tests.lab import procs  # noqa: E402
 from tests.lab.hubctl import HubProcess  # noqa: E402
+from tests.lab.redis import Redis  # noqa: E402
 from tests.lab.slapd import Slapd  # noqa: E402
 from tests.lab.world import World  # noqa: E402
 
@@ -66,6 +67,16 @@ def slapd() -> Iterator[Slapd]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture
+def redis() -> Iterator[Redis]:
+    """Redis for this test alone: make_world(redis=redis) is a node, make_world(node_of=first) another one."""
+    folder = open_folder("hubgate-e2e-redis-")
+    server = Redis(folder).start()
+    yield server
+    server.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(autouse=True)
 def fresh_hub(request: pytest.FixtureRequest) -> Iterator[None]:
     wanted = {"hub", "world", "make_world", "module_world"} & set(request.fixturenames)
@@ -101,7 +112,7 @@ def make_world(request: pytest.FixtureRequest, hub: HubProcess) -> Iterator[Call
         made.append(world)
         return world.start()
     yield make
-    problems = [problem for world in made for problem in closing(world, request.node)]
+    problems = [problem for world in reversed(made) for problem in closing(world, request.node)]
     if problems:
         pytest.fail("\n".join(problems), pytrace=False)
 
@@ -127,6 +138,8 @@ def module_world(request: pytest.FixtureRequest, hub: HubProcess) -> Iterator[Wo
 
 
 def new_world(request: pytest.FixtureRequest, keys: dict[str, Any]) -> World:
+    if "node_of" in keys:
+        return World(**keys)
     if "hub" not in keys and "upstream" not in keys:
         keys["hub"] = request.getfixturevalue("hub")
     if "slapd" not in keys and keys.get("people", "ldap") == "ldap":

@@ -24,6 +24,7 @@ from .hub import default_cache
 from .hubctl import HubProcess
 from .logcheck import LogCheck
 from .nginx import Nginx
+from .redis import USER as REDIS_USER, Redis
 from .repos import Maker
 from .slapd import MEMBERS, PEOPLE, ROLES, SERVICE, Slapd, group_dn
 from .yamlout import dump, put
@@ -58,11 +59,13 @@ class World:
                  slapd: Slapd | None = None, upstream: str | None = None, settings: Mapping[str, Any] | None = None,
                  policy: str | dict | None = None, private: Mapping[str, Any] | None = None, tls: bool = False,
                  upstream_tls: bool = False, hub_options: Iterable[str] = (), roles: Iterable[str] = ROLES, main_extra: str = "", http_extra: str = "",
-                 server_extra: str = "", daemon: bool = False) -> None:
+                 server_extra: str = "", daemon: bool = False, redis: Redis | Iterable[Redis] = (), redis_tls: bool = False,
+                 node_of: "World | None" = None) -> None:
         """`hub`, `slapd`: running ones to be shared.  `upstream`: any other hub in place of the lab's.
         `settings`: dotted keys of hubgate.yaml.  `policy`: text, or data (see sample_policy).
         `tls`: the gateway listens with TLS too (.tls_url).  `upstream_tls`: the Hub does (a Hub of its own, then).
-        `private`: {"acme/name": folder, or files as in repos.py}; by default acme/llm.  `roles`: who gets a token."""
+        `private`: {"acme/name": folder, or files as in repos.py}; by default acme/llm.  `roles`: who gets a token.
+        `redis`: running ones, in order (see redis.py).  `node_of`: another node of that world's cluster, which lives as long as this one."""
         self.made_folder = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="hubgate-lab-")).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -70,6 +73,13 @@ class World:
         self.people, self.roles, self.upstream = people, list(roles), upstream
         if upstream_tls:
             hub = None
+        self.node_of, self.redis, self.redis_tls = node_of, [redis] if isinstance(redis, Redis) else list(redis), redis_tls
+        self.cluster_key = secrets.token_urlsafe(48)
+        if node_of:
+            self.people, self.roles, self.upstream = people, roles, upstream = node_of.people, (), node_of.upstream
+            hub, slapd, private = node_of.hub, node_of.slapd, {}
+            self.redis, self.redis_tls, self.cluster_key = self.redis or node_of.redis, redis_tls or node_of.redis_tls, node_of.cluster_key
+            policy = node_of.policy if policy is None else policy
         self.own_hub, self.own_slapd = hub is None and upstream is None, slapd is None and people == "ldap"
         self.hub, self.slapd, self.settings, self.policy = hub, slapd, dict(settings or {}), policy
         self.private = {f"{ORG}/llm": private_model()} if private is None else dict(private)
@@ -85,6 +95,8 @@ class World:
         self.nginx = Nginx(self.folder, workers, self.ca.cert("nginx") if tls else None, main_extra, http_extra, server_extra,
                            daemon=daemon)
         self.url, self.tls_url = self.nginx.url, self.nginx.tls_url
+        if node_of:
+            self.nginx.data = node_of.nginx.data
         self.logs = LogCheck(self)
 
     # life
@@ -98,7 +110,12 @@ class World:
             if self.own_slapd:
                 self.slapd = Slapd(self.folder / "slapd", self.ca).start()
                 note(self)
-            if self.people == "ldap":
+            if self.redis:
+                self.secrets += [self.cluster_key, *(secret for each in self.redis for secret in each.secrets)]
+            if self.node_of:
+                self.passwords, self.tokens = self.node_of.passwords, self.node_of.tokens
+                self.secrets += self.node_of.secrets
+            elif self.people == "ldap":
                 assert self.slapd
                 self.passwords = dict(self.slapd.passwords)
                 self.secrets += self.slapd.secrets
@@ -108,7 +125,7 @@ class World:
             if self.hub and self.hub.token:
                 self.secrets.append(self.hub.token)
             self.nginx.write(self.config(), self.policy_text())
-            if self.people == "file":
+            if self.people == "file" and not self.node_of:
                 for role in ROLES:
                     self.nginx.cli("user", "add", role, "--password-file", str(self.secret_file(f"{role}.password", self.passwords[role])))
             for name, files in self.private.items():
@@ -169,13 +186,19 @@ class World:
             "public_urls": [n.url] + ([n.tls_url] if n.tls_url else []), "data": str(n.data), "cache": {"dir": str(n.cache)},
             "upstream": upstream, "policy_dir": str(n.policy_dir), "audit_file": str(n.audit_log)}
         if self.people == "file":
-            config["users_file"] = str(self.folder / "users.yaml")
+            config["users_file"] = str((self.node_of or self).folder / "users.yaml")
         else:
             assert self.slapd
             config["ldap"] = [{
                 "name": "lab", "urls": [self.slapd.url], "bind_dn": SERVICE,
                 "bind_password_file": str(self.secret_file("ldap-service", self.slapd.service_password)), "user_base": PEOPLE,
                 "user_filter": "(&(uid=${user})(employeeType=active))", "name_attr": "uid", "id_attr": "entryUUID", "groups": "memberof"}]
+        if self.redis:
+            config["redis"] = {
+                "servers": [each.tls_url if self.redis_tls else each.url for each in self.redis], "user": REDIS_USER,
+                "password_file": str(self.secret_file("redis.password", self.redis[0].password)), "ca_file": str(self.redis[0].ca.file)}
+            config["cluster_key_file"] = str(self.secret_file("cluster.key", self.cluster_key))
+            config["node_url"] = n.url
         for key, value in self.settings.items():
             put(config, key, value)
         return config
@@ -257,7 +280,7 @@ class World:
         """What `up --json` prints."""
         return {
             "gateway": self.url, "gateways": [self.url], "hub": self.upstream or (self.hub.url if self.hub else None),
-            "ldap": self.slapd.url if self.slapd else None, "redis": None, "dir": str(self.folder), "org": ORG,
+            "ldap": self.slapd.url if self.slapd else None, "redis": self.redis[0].url if self.redis else None, "dir": str(self.folder), "org": ORG,
             "pids": {"nginx": self.nginx.pid, "workers": self.nginx.workers(), "hub": self.hub.pid if self.hub else None,
-                     "slapd": self.slapd.pid if self.slapd else None, "redis": None},
+                     "slapd": self.slapd.pid if self.slapd else None, "redis": self.redis[0].pid if self.redis else None},
             "tokens": dict(self.tokens), "passwords": {role: self.passwords[role] for role in ROLES}}

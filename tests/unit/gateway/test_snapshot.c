@@ -9,6 +9,8 @@
 #define LDAP_AT(url, more)                                                                         \
     FIXTURE_CONFIG "ldap:\n- name: corp\n  user_base: dc=x\n  urls: [\"" url "\"]\n" more
 
+#define REDIS(url) FIXTURE_CONFIG "cluster_key_file: key\nredis: {servers: [\"" url "\"]}\n"
+
 static const struct row {
     const char *config, *policy; /* NULL: the good one */
     const char *said;            /* NULL: it loads */
@@ -34,6 +36,19 @@ static const struct row {
      "/hubgate.yaml:9:3: ldap: ", GW_INVALID},
     {LDAP("  bind_dn: cn=x\n  bind_password_file: no-such-file\n"), NULL, "/no-such-file",
      GW_NOT_FOUND},
+    {REDIS("redis://127.0.0.1"), NULL, NULL, GW_OK},
+    {REDIS("redis://[::1]:6380"), NULL, NULL, GW_OK},
+    {REDIS("rediss://cache.example:6380"), NULL, NULL, GW_OK},
+    {REDIS("redis://cache.example"), NULL,
+     "/hubgate.yaml:9:18: redis.servers: redis://cache.example: what is shared, and the password, "
+     "would cross the network in clear",
+     GW_INVALID},
+    {REDIS("rediss://u:p@cache.example"), NULL, "no user or password in a URL", GW_INVALID},
+    {FIXTURE_CONFIG "cluster_key_file: short\nredis: {servers: [\"redis://127.0.0.1\"]}\n", NULL,
+     "/short holds 31 bytes, 32 are the least", GW_INVALID},
+    {FIXTURE_CONFIG "cluster_key_file: no-such-file\n", NULL, "/no-such-file", GW_NOT_FOUND},
+    {FIXTURE_CONFIG "redis: {servers: [\"redis://127.0.0.1\"]}\n", NULL,
+     "/hubgate.yaml:8:18: redis.servers needs cluster_key_file", GW_INVALID},
     {FIXTURE_CONFIG "identity: {token_max: 60s, token_default: 60s}\n", NULL, NULL, GW_OK},
 };
 
@@ -48,6 +63,8 @@ static void test_errors(void **state)
 
         world_init(&w);
         gw_buf_init(&report, 1 << 16);
+        world_file(&w, "key", "0123456789abcdef0123456789abcdef\n");
+        world_file(&w, "short", "0123456789abcdef0123456789abcde\n");
         if (rows[i].config != NULL) {
             world_file(&w, "hubgate.yaml", rows[i].config);
         }
