@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * repo/create.c - a commit becomes the tip of main, in a repository that is there or in a new one.
+ * repo/create.c - a commit becomes the tip of a branch, in a repository that is there or in a new
+ * one.
  *
  * A new repository is made whole, with its commit, in a temporary folder and then renamed; whoever
  * dies before that leaves nothing that is seen. In one that is there, the pack comes first and one
@@ -42,7 +43,7 @@ static void put_clean(struct gw_buf *out, struct gw_str s)
 }
 
 /* "Name <mail>" or just a name. */
-static void put_person(struct gw_buf *out, const char *role, const struct repo_snapshot *s)
+static void put_person(struct gw_buf *out, const char *role, const struct repo_draft *s)
 {
     struct gw_str name = gw_str_trim(s->author), mail = GW_STR("");
     const char *open = name.n != 0 ? memrchr(name.p, '<', name.n) : NULL;
@@ -65,8 +66,8 @@ static void put_person(struct gw_buf *out, const char *role, const struct repo_s
     gw_buf_addf(out, "> %lld +0000\n", (long long)(s->now_ms > 0 ? s->now_ms / 1000 : 0));
 }
 
-static int put_commit(const struct repo_snapshot *s, const git_oid *parent, git_oid *out,
-                      struct gw_error *err)
+static int put_commit(const struct repo_draft *s, const git_oid *tree_id, const git_oid *parent,
+                      git_oid *out, struct gw_error *err)
 {
     char tree[2 * REPO_OID_BYTES + 1], hex[GIT_OID_HEXSZ + 1];
     uint8_t oid[REPO_OID_BYTES];
@@ -74,7 +75,7 @@ static int put_commit(const struct repo_snapshot *s, const git_oid *parent, git_
     int rc;
 
     gw_buf_init(&b, MESSAGE_MAX + 4096);
-    gw_hex_encode(tree, s->tree, REPO_OID_BYTES);
+    gw_hex_encode(tree, tree_id->id, REPO_OID_BYTES);
     gw_buf_addf(&b, "tree %s\n", tree);
     if (parent != NULL) {
         gw_buf_addf(&b, "parent %s\n", git_oid_tostr(hex, sizeof(hex), parent));
@@ -110,30 +111,42 @@ static int check_message(struct gw_str message, struct gw_error *err)
 
 /* ---- a repository that is there ---- */
 
-/* The tip and its tree. GW_NOT_FOUND: no commit on main yet */
-static int read_tip(git_repository *git, const char *path, git_oid *tip, git_oid *tree,
-                    struct gw_error *err)
+static const char *ref_of(const struct repo_draft *s)
+{
+    return s->ref != NULL ? s->ref : REPO_BRANCH;
+}
+
+static int read_tree_id(git_repository *git, const char *path, const git_oid *commit_id,
+                        git_oid *tree, struct gw_error *err)
 {
     git_commit *commit = NULL;
-    int code = git_reference_name_to_id(tip, git, REPO_BRANCH);
 
-    if (code == GIT_ENOTFOUND) {
-        return gw_fail(err, GW_NOT_FOUND, 0, "%s has no " REPO_BRANCH, path);
-    }
-    if (code < 0 || git_commit_lookup(&commit, git, tip) < 0) {
-        return repo_git_fail(err, "read the tip of %s", path);
+    if (git_commit_lookup(&commit, git, commit_id) < 0) {
+        return repo_git_fail(err, "read a commit of %s", path);
     }
     git_oid_cpy(tree, git_commit_tree_id(commit));
     git_commit_free(commit);
     return GW_OK;
 }
 
+/* GW_NOT_FOUND: no such branch, or no commit on main yet */
+static int read_tip(git_repository *git, const char *path, const char *ref, git_oid *tip,
+                    struct gw_error *err)
+{
+    int code = git_reference_name_to_id(tip, git, ref);
+
+    if (code == GIT_ENOTFOUND || code == GIT_EINVALIDSPEC) {
+        return gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "there is no %s", ref);
+    }
+    return code < 0 ? repo_git_fail(err, "read %s of %s", ref, path) : GW_OK;
+}
+
 /* We hold the flock, so a lock file that stays is a dead writer's; a person's own git holds one for
  * milliseconds (reliability 3.3, step 2). */
-static void drop_stale_ref_lock(const char *path)
+static void drop_stale_ref_lock(const char *path, const char *ref)
 {
     char lock[4096];
-    int n = snprintf(lock, sizeof(lock), "%s/" REPO_BRANCH ".lock", path);
+    int n = snprintf(lock, sizeof(lock), "%s/%s.lock", path, ref);
 
     if (n > 0 && (size_t)n < sizeof(lock)) {
         unlink(lock);
@@ -141,7 +154,7 @@ static void drop_stale_ref_lock(const char *path)
 }
 
 /* tip NULL: the branch is made. GW_CONFLICT: it moved */
-static int swap_ref(git_repository *git, const char *path, const git_oid *commit,
+static int swap_ref(git_repository *git, const char *path, const char *name, const git_oid *commit,
                     const git_oid *tip, struct gw_error *err)
 {
     int64_t deadline = gw_mono_ms() + REF_WAIT_MS;
@@ -150,9 +163,9 @@ static int swap_ref(git_repository *git, const char *path, const git_oid *commit
     for (;;) {
         struct timespec pause = {.tv_nsec = 10 * 1000000L};
         git_reference *ref = NULL;
-        int code = tip != NULL ? git_reference_create_matching(&ref, git, REPO_BRANCH, commit, 1,
-                                                               tip, "hubgate")
-                               : git_reference_create(&ref, git, REPO_BRANCH, commit, 0, "hubgate");
+        int code = tip != NULL
+                       ? git_reference_create_matching(&ref, git, name, commit, 1, tip, "hubgate")
+                       : git_reference_create(&ref, git, name, commit, 0, "hubgate");
 
         git_reference_free(ref);
         if (code == 0) {
@@ -160,58 +173,116 @@ static int swap_ref(git_repository *git, const char *path, const git_oid *commit
         }
         if (code == GIT_EMODIFIED || code == GIT_EEXISTS ||
             (code == GIT_ENOTFOUND && tip != NULL)) {
-            return gw_fail(err, GW_CONFLICT, 0, "main of %s moved while it was written", path);
+            return gw_fail(err, GW_CONFLICT, 0, "%s moved while it was written", name);
         }
         if (code != GIT_ELOCKED || dropped) {
-            return repo_git_fail(err, "update main of %s", path);
+            return repo_git_fail(err, "update %s of %s", name, path);
         }
         if (gw_mono_ms() >= deadline) {
-            drop_stale_ref_lock(path);
+            drop_stale_ref_lock(path, name);
             dropped = true;
         }
         nanosleep(&pause, NULL);
     }
 }
 
-/* One try. GW_CONFLICT: main moved in between */
-static int commit_once(const char *path, const struct repo_snapshot *s, char commit[41],
+/* Meant for another tip: an error, unless this is the repetition of a commit that was made, which
+ * is what a client does whose answer was lost (hub-write 8.9, 8.10). GW_OK: the tip is the answer
+ */
+static int check_parent(git_repository *git, const char *path, const struct repo_draft *s,
+                        const git_oid *tip, const git_oid *tip_tree, struct gw_error *err)
+{
+    git_commit *commit = NULL;
+    git_oid parent, tree;
+    uint8_t made[REPO_OID_BYTES];
+    int rc = GW_CONFLICT;
+
+    if (git_commit_lookup(&commit, git, tip) < 0) {
+        return repo_git_fail(err, "read a commit of %s", path);
+    }
+    if (git_commit_parentcount(commit) == 1) {
+        char hex[GIT_OID_HEXSZ + 1];
+
+        git_oid_cpy(&parent, git_commit_parent_id(commit, 0));
+        git_oid_tostr(hex, sizeof(hex), &parent);
+        if (gw_str_starts(gw_str_c(hex), s->parent) &&
+            read_tree_id(git, path, &parent, &tree, NULL) == GW_OK &&
+            s->make_tree(s->ctx, git, tree.id, made, NULL) == GW_OK &&
+            memcmp(made, tip_tree->id, REPO_OID_BYTES) == 0) {
+            rc = GW_OK;
+        }
+    }
+    git_commit_free(commit);
+    return rc == GW_OK
+               ? GW_OK
+               : gw_fail(err, GW_CONFLICT, REPO_MOVED,
+                         "the branch was updated since the parent commit that this was made "
+                         "for; fetch and try again");
+}
+
+static bool is_meant_for(const struct repo_draft *s, const git_oid *tip)
+{
+    char hex[GIT_OID_HEXSZ + 1];
+
+    git_oid_tostr(hex, sizeof(hex), tip);
+    return gw_str_starts(gw_str_c(hex), s->parent);
+}
+
+/* On the tip, or as the first commit. *made: it, or the tip, when that has this tree already. */
+static int commit_on(git_repository *git, const char *path, const struct repo_draft *s,
+                     const git_oid *tip, git_oid *made, struct gw_error *err)
+{
+    git_oid base, tree;
+    int rc = tip != NULL ? read_tree_id(git, path, tip, &base, err) : GW_OK;
+
+    if (rc == GW_OK && tip != NULL && !is_meant_for(s, tip)) {
+        git_oid_cpy(made, tip);
+        return check_parent(git, path, s, tip, &base, err);
+    }
+    if (rc == GW_OK) {
+        rc = s->make_tree(s->ctx, git, tip != NULL ? base.id : NULL, tree.id, err);
+    }
+    if (rc == GW_OK && tip != NULL && git_oid_equal(&base, &tree)) {
+        git_oid_cpy(made, tip);
+        return GW_OK;
+    }
+    if (rc == GW_OK) {
+        rc = put_commit(s, &tree, tip, made, err);
+    }
+    if (rc == GW_OK) {
+        rc = repo_spool_pack(s->spool, path, s->work->dir, err);
+    }
+    return rc == GW_OK ? swap_ref(git, path, ref_of(s), made, tip, err) : rc;
+}
+
+/* One try. GW_CONFLICT: the branch moved in between (not under our lock: a person's own git) */
+static int commit_once(const char *path, const struct repo_draft *s, char commit[41],
                        struct gw_error *err)
 {
     git_repository *git = NULL;
     git_odb *odb = NULL;
-    git_oid tip, tree, made;
-    int rc, has_tip;
+    git_oid tip, made;
+    int rc;
 
     if (repo_git_open(&git, &odb, path) < 0) {
         return repo_git_fail(err, "open %s", path);
     }
-    rc = read_tip(git, path, &tip, &tree, err);
-    has_tip = rc == GW_OK;
-    if (rc != GW_OK && rc != GW_NOT_FOUND) {
-        goto done;
-    }
-    if (has_tip && memcmp(tree.id, s->tree, REPO_OID_BYTES) == 0) {
-        git_oid_tostr(commit, 41, &tip);
-        goto done;
-    }
-    rc = put_commit(s, has_tip ? &tip : NULL, &made, err);
+    rc = read_tip(git, path, ref_of(s), &tip, err);
     if (rc == GW_OK) {
-        rc = repo_spool_pack(s->spool, path, s->work->dir, err);
-    }
-    if (rc == GW_OK) {
-        rc = swap_ref(git, path, &made, has_tip ? &tip : NULL, err);
+        rc = commit_on(git, path, s, &tip, &made, err);
+    } else if (rc == GW_NOT_FOUND && s->ref == NULL) {
+        rc = commit_on(git, path, s, NULL, &made, err);
     }
     if (rc == GW_OK) {
         git_oid_tostr(commit, 41, &made);
     }
-done:
     git_odb_free(odb);
     git_repository_free(git);
     return rc;
 }
 
-static int commit_into(const struct repo_place *place, const struct repo_snapshot *s,
-                       char commit[41], struct gw_arena *a, struct gw_error *err)
+static int commit_into(const struct repo_place *place, const struct repo_draft *s, char commit[41],
+                       struct gw_arena *a, struct gw_error *err)
 {
     struct gw_str lock = gw_arena_printf(a, "%s/.gw.lock", place->path);
     int fd = -1, rc;
@@ -225,7 +296,7 @@ static int commit_into(const struct repo_place *place, const struct repo_snapsho
     }
     for (int i = 0; i < REF_TRIES; i++) {
         rc = commit_once(place->path, s, commit, err);
-        if (rc != GW_CONFLICT) {
+        if (rc != GW_CONFLICT || (err != NULL && err->sys == REPO_MOVED)) {
             break;
         }
     }
@@ -282,7 +353,7 @@ static int make_skeleton(const char *path, int64_t now_ms, struct gw_arena *a, s
 }
 
 /* path: a repository nobody sees yet */
-static int make_whole(const char *path, const struct repo_snapshot *s, char commit[41],
+static int make_whole(const char *path, const struct repo_draft *s, char commit[41],
                       struct gw_arena *a, struct gw_error *err)
 {
     int rc = make_skeleton(path, s->now_ms, a, err);
@@ -291,7 +362,7 @@ static int make_whole(const char *path, const struct repo_snapshot *s, char comm
 }
 
 /* Under the lock of all names: GW_CONFLICT if it is there by now, in any case. */
-static int put_in_place(const char *data_dir, const struct repo_snapshot *s, const char *made,
+static int put_in_place(const char *data_dir, const struct repo_draft *s, const char *made,
                         struct gw_arena *a, struct gw_error *err)
 {
     struct repo_place place;
@@ -311,7 +382,7 @@ static int put_in_place(const char *data_dir, const struct repo_snapshot *s, con
     return gw_dir_sync(place.dir, err);
 }
 
-static int make_new(const char *data_dir, const struct repo_snapshot *s, char commit[41],
+static int make_new(const char *data_dir, const struct repo_draft *s, char commit[41],
                     struct gw_arena *a, struct gw_error *err)
 {
     struct gw_str repos = gw_arena_printf(a, "%s/repos", data_dir);
@@ -337,8 +408,8 @@ static int make_new(const char *data_dir, const struct repo_snapshot *s, char co
     return rc;
 }
 
-int repo_publish(const char *data_dir, const struct repo_snapshot *s, bool only_new,
-                 char commit[41], struct gw_error *err)
+int repo_publish(const char *data_dir, const struct repo_draft *s, bool only_new, char commit[41],
+                 struct gw_error *err)
 {
     struct repo_place place;
     struct gw_arena a;
@@ -349,7 +420,7 @@ int repo_publish(const char *data_dir, const struct repo_snapshot *s, bool only_
     }
     gw_arena_init(&a, 1u << 20);
     rc = repo_locate(data_dir, s->id, &a, &place, err);
-    if (rc == GW_NOT_FOUND) {
+    if (rc == GW_NOT_FOUND && s->ref == NULL) {
         rc = make_new(data_dir, s, commit, &a, err);
         if (rc == GW_CONFLICT && !only_new) {
             /* made by somebody else meanwhile; not there: the lock of all names was not to be had
@@ -390,8 +461,10 @@ static int put_tree(struct repo_spool *spool, const char *name, const uint8_t bl
     return rc;
 }
 
-static int put_first_tree(struct repo_snapshot *s, struct gw_error *err)
+static int first_tree(void *ctx, git_repository *git, const uint8_t *base,
+                      uint8_t tree[REPO_OID_BYTES], struct gw_error *err)
 {
+    struct repo_draft *s = ctx;
     uint8_t blob[REPO_OID_BYTES];
     struct gw_buf b;
     int rc;
@@ -403,18 +476,20 @@ static int put_first_tree(struct repo_snapshot *s, struct gw_error *err)
         rc = repo_spool_put(s->spool, REPO_OBJECT_BLOB, gw_buf_str(&b), blob, err);
     }
     gw_buf_release(&b);
-    return rc == GW_OK ? put_tree(s->spool, ".gitattributes", blob, s->tree, err) : rc;
+    return rc == GW_OK ? put_tree(s->spool, ".gitattributes", blob, tree, err) : rc;
 }
 
 int repo_create(const char *data_dir, const struct repo_id *id, struct gw_str author,
                 int64_t now_ms, struct gw_error *err)
 {
     struct repo_work work;
-    struct repo_snapshot s = {.id = id,
-                              .work = &work,
-                              .message = GW_STR("initial commit"),
-                              .author = author,
-                              .now_ms = now_ms};
+    struct repo_draft s = {.id = id,
+                           .work = &work,
+                           .message = GW_STR("initial commit"),
+                           .author = author,
+                           .now_ms = now_ms,
+                           .make_tree = first_tree,
+                           .ctx = &s};
     char commit[41];
     int rc = repo_id_check(id, true, err);
 
@@ -424,9 +499,6 @@ int repo_create(const char *data_dir, const struct repo_id *id, struct gw_str au
     rc = repo_work_begin(&work, data_dir, err);
     if (rc == GW_OK) {
         rc = repo_spool_open(&s.spool, work.dir, err);
-    }
-    if (rc == GW_OK) {
-        rc = put_first_tree(&s, err);
     }
     if (rc == GW_OK) {
         rc = repo_publish(data_dir, &s, true, commit, err);

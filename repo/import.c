@@ -45,7 +45,8 @@ struct import {
     const struct repo_progress *progress;
     struct repo *old; /* the repository if it is there, and its tip; else NULL */
     char old_tip[41];
-    dev_t data_dev; /* data_dir itself must not be below the folder */
+    uint8_t tree[REPO_OID_BYTES]; /* of the whole folder */
+    dev_t data_dev;               /* data_dir itself must not be below the folder */
     ino_t data_ino;
 
     bool storing;             /* the second walk */
@@ -184,52 +185,6 @@ static int copy_object(struct import *c, int in, int out, uint64_t size, uint8_t
     return rc;
 }
 
-/* The folder of an object, its name there. */
-static int object_folder(const struct import *c, const char hex[65], struct gw_arena *a,
-                         const char **folder, const char **path, struct gw_error *err)
-{
-    struct gw_str full = repo_object_path(c->data_dir, (struct gw_str){hex, 64}, a);
-    struct gw_str dir = full.p != NULL ? gw_arena_dup(a, gw_str_sub(full, 0, full.n - 65)) : full;
-
-    if (dir.p == NULL) {
-        return no_memory(err);
-    }
-    *path = full.p;
-    *folder = dir.p;
-    return gw_dir_make(dir.p, 0750, err);
-}
-
-/* Never replaces a good one: link, and look at what is there already. A wrong length is damage, and
- * our bytes were just hashed: they take its place. */
-static int link_object(const struct import *c, const char *temp, const char hex[65], uint64_t size,
-                       struct gw_error *err)
-{
-    const char *folder = NULL, *path = NULL;
-    struct gw_arena a;
-    struct stat st;
-    int rc;
-
-    gw_arena_init(&a, 64u << 10);
-    rc = object_folder(c, hex, &a, &folder, &path, err);
-    if (rc != GW_OK) {
-        goto done;
-    }
-    if (link(temp, path) != 0) {
-        if (errno != EEXIST || lstat(path, &st) != 0) {
-            rc = gw_fail(err, GW_IO, errno, "link %s: %s", path, strerrordesc_np(errno));
-        } else if ((!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) &&
-                   rename(temp, path) != 0) {
-            rc = gw_fail(err, GW_IO, errno, "rename %s: %s", path, strerrordesc_np(errno));
-        }
-    }
-    if (rc == GW_OK) {
-        rc = gw_dir_sync(folder, err);
-    }
-done:
-    gw_arena_release(&a);
-    return rc;
-}
-
 static int write_object(struct import *c, int in, const char *temp, const struct entry *e,
                         char hex[65], struct gw_error *err)
 {
@@ -248,7 +203,7 @@ static int write_object(struct import *c, int in, const char *temp, const struct
     }
     if (rc == GW_OK) {
         gw_hex_encode(hex, sha, sizeof(sha));
-        rc = link_object(c, temp, hex, e->size, err);
+        rc = repo_object_store(c->data_dir, temp, (struct gw_str){hex, 64}, e->size, err);
     }
     unlink(temp); /* it has its name in data/lfs, or is gone into it */
     return rc;
@@ -884,7 +839,16 @@ static int walk_twice(struct import *c, const char *dir, struct gw_str type, str
     return rc;
 }
 
-static int run(struct import *c, struct repo_snapshot *s, const char *dir, struct gw_arena *a,
+static int imported_tree(void *ctx, struct git_repository *git, const uint8_t *base,
+                         uint8_t tree[REPO_OID_BYTES], struct gw_error *err)
+{
+    const struct import *c = ctx;
+
+    memcpy(tree, c->tree, REPO_OID_BYTES);
+    return GW_OK;
+}
+
+static int run(struct import *c, struct repo_draft *s, const char *dir, struct gw_arena *a,
                char commit[41], struct gw_error *err)
 {
     int rc = read_data_inode(c, err);
@@ -899,7 +863,7 @@ static int run(struct import *c, struct repo_snapshot *s, const char *dir, struc
     }
     if (rc == GW_OK) {
         open_old(c, s->id);
-        rc = walk_twice(c, dir, s->id->type, a, s->tree, err);
+        rc = walk_twice(c, dir, s->id->type, a, c->tree, err);
         repo_close(c->old);
         c->old = NULL;
     }
@@ -907,6 +871,8 @@ static int run(struct import *c, struct repo_snapshot *s, const char *dir, struc
         return rc;
     }
     s->spool = c->spool;
+    s->make_tree = imported_tree;
+    s->ctx = c;
     rc = repo_publish(c->data_dir, s, false, commit, err);
     if (rc == GW_OK) {
         report(c, true);
@@ -920,7 +886,7 @@ int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
 {
     struct repo_work work;
     struct import c = {.data_dir = data_dir, .work = &work, .progress = p};
-    struct repo_snapshot s = {
+    struct repo_draft s = {
         .id = id, .work = &work, .message = message, .author = author, .now_ms = now_ms};
     struct gw_arena a;
     int rc = repo_id_check(id, true, err);

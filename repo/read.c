@@ -24,8 +24,6 @@
 #define TREE_ENTRIES_MAX                                                                           \
     10000000u /* a tree that holds itself many times over (git bombs) must end */
 #define MESSAGE_MAX (1u << 20)
-#define NO_COMMIT 1 /* err->sys with GW_NOT_FOUND */
-#define NO_PATH 2
 
 struct repo {
     git_repository *git;
@@ -134,7 +132,7 @@ static int no_revision(const struct repo *r, struct gw_str revision, struct gw_e
 {
     char shown[REPO_SHOWN_MAX];
 
-    return gw_fail(err, GW_NOT_FOUND, NO_COMMIT, "%s has no revision %s", r->label,
+    return gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "%s has no revision %s", r->label,
                    repo_show(shown, revision));
 }
 
@@ -362,7 +360,8 @@ static int no_path(const struct repo *r, struct gw_str path, struct gw_error *er
 {
     char shown[REPO_SHOWN_MAX];
 
-    return gw_fail(err, GW_NOT_FOUND, NO_PATH, "%s has no %s", r->label, repo_show(shown, path));
+    return gw_fail(err, GW_NOT_FOUND, REPO_NO_PATH, "%s has no %s", r->label,
+                   repo_show(shown, path));
 }
 
 /* The entry at path, which is not empty; *tree is the one that holds it, to be freed. Component by

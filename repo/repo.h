@@ -28,6 +28,12 @@ struct repo_id {
     struct gw_str ns, name; /* looked up ASCII case-insensitively; stored as created */
 };
 
+/* err->sys, which tells apart what one status means */
+#define REPO_NO_COMMIT 1 /* GW_NOT_FOUND: no such branch, tag or commit */
+#define REPO_NO_PATH 2   /* GW_NOT_FOUND: no such path in it */
+#define REPO_MOVED 3     /* GW_CONFLICT: the branch is not at the parent that was named */
+#define REPO_NO_OBJECT 4 /* GW_NOT_FOUND: no such large object in this repository */
+
 /* data/VERSION: made if absent (with data_dir itself). @return GW_OK; GW_INVALID with a sentence if
  * it is newer than this program, or no version at all; GW_IO */
 int repo_data_open(const char *data_dir, struct gw_error *err) GW_MUST_CHECK;
@@ -60,6 +66,56 @@ int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
                 struct gw_str message, struct gw_str author, int64_t now_ms,
                 const struct repo_progress *p, char commit[41], struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- writing: one commit of many changes, in the order they are given ----
+ * Bytes go to a spool on disk at once, so memory grows by a path per change. Nothing is seen before
+ * repo_change_commit, which writes one pack and moves one ref under the repository's lock; a change
+ * that is closed without it leaves nothing. Each of these may also say GW_CORRUPT, GW_IO and
+ * GW_NO_MEMORY. */
+#define REPO_CHANGES_MAX 1000000u
+struct repo_change; /* one thread at a time */
+/* branch: a name ("main", "a/b"), or refs/heads/... or refs/pr/N in full. It must be there.
+ * @return GW_OK; GW_NOT_FOUND (no such repository: err->sys 0; REPO_NO_COMMIT); GW_INVALID (no name
+ * of a branch) */
+int repo_change_open(struct repo_change **out, const char *data_dir, const struct repo_id *id,
+                     struct gw_str branch, struct gw_error *err) GW_MUST_CHECK;
+void repo_change_close(struct repo_change *c); /* NULL is fine */
+/* A file of up to 10 MiB; one that the branch's .gitattributes name for LFS is stored so.
+ * @return GW_OK; GW_INVALID (a path that no repository may hold: why); GW_TOO_LARGE (bytes, or
+ * REPO_CHANGES_MAX) */
+int repo_change_put(struct repo_change *c, struct gw_str path, struct gw_str bytes,
+                    struct gw_error *err) GW_MUST_CHECK;
+/* A large object that this repository holds (repo_object_link). size: UINT64_MAX: as it is.
+ * @return as repo_change_put; GW_NOT_FOUND (REPO_NO_OBJECT); GW_INVALID (another size) */
+int repo_change_put_object(struct repo_change *c, struct gw_str path, struct gw_str sha256,
+                           uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+/* Whether there is something to remove shows at the commit. folder: with all that is in it. */
+int repo_change_remove(struct repo_change *c, struct gw_str path, bool folder,
+                       struct gw_error *err) GW_MUST_CHECK;
+/* message: title, blank line, more. parent: beginning (>= 5 hex) of the id the tip must have;
+ * empty: any. The root's .gitattributes gets a line for each large object that nothing in it
+ * covers. A tree that is the tip's already gives the tip, no new commit, so repeating a commit is
+ * harmless.
+ * @return GW_OK: commit, durable; GW_CONFLICT (REPO_MOVED; or another writer held the repository
+ * for 30 s); GW_NOT_FOUND (REPO_NO_PATH: nothing to remove there; REPO_NO_COMMIT: the branch is
+ * gone); GW_INVALID (a path is both file and folder: which; message, parent) */
+int repo_change_commit(struct repo_change *c, struct gw_str message, struct gw_str author,
+                       struct gw_str parent, int64_t now_ms, char commit[41],
+                       struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- large objects ----
+ * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
+ * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded
+ * the bytes to a repository, or may read one that holds it, gets the link. */
+/* A finished, verified file in data/tmp (its name stays for the caller to unlink) becomes the
+ * object and is linked to the repository, both durable. Held already is GW_OK. @return GW_OK;
+ * GW_NOT_FOUND (repository); GW_IO */
+int repo_object_take(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
+                     const char *path, struct gw_error *err) GW_MUST_CHECK;
+/* @return GW_OK: *size; GW_NOT_FOUND (REPO_NO_OBJECT, or no such repository); GW_INVALID (sha256)
+ */
+int repo_object_held(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
+                     uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- reading. Each of these may also say GW_CORRUPT (damage: which repo, what), GW_IO and
  * GW_NO_MEMORY ---- */
 struct repo; /* an open repository; one thread at a time */
@@ -73,7 +129,7 @@ int64_t repo_created_ms(const struct repo *r);
 
 /* A name, never a git expression. 40 hex: that commit and nothing else. Otherwise HEAD and refs/...
  * in full, branch, tag, unambiguous short (>= 7) commit id, in this order. "" is main. -> 40 hex.
- * @return GW_OK; GW_NOT_FOUND (err->sys 1) */
+ * @return GW_OK; GW_NOT_FOUND (err->sys REPO_NO_COMMIT) */
 int repo_resolve(struct repo *r, struct gw_str revision, char commit[41],
                  struct gw_error *err) GW_MUST_CHECK;
 
@@ -87,8 +143,8 @@ struct repo_entry {
 /* e is borrowed for the call; not GW_OK stops and is returned */
 typedef int (*repo_on_entry)(void *ctx, const struct repo_entry *e);
 /* Entries below path ("" = root), in git's order; recursive lists directories too, each before what
- * is in it. Submodules are left out. @return GW_OK; GW_NOT_FOUND (no such commit: err->sys 1; no
- * such path, or a file: err->sys 2); GW_TOO_LARGE (over 10,000,000 entries); GW_CORRUPT (also a
+ * is in it. Submodules are left out. @return GW_OK; GW_NOT_FOUND (err->sys REPO_NO_COMMIT; no
+ * such path, or a file: REPO_NO_PATH); GW_TOO_LARGE (over 10,000,000 entries); GW_CORRUPT (also a
  * name that would leave the client's folder: "..", ".git", a slash); what the callback returned */
 int repo_tree(struct repo *r, const char commit[41], struct gw_str path, bool recursive,
               repo_on_entry on, void *ctx, struct gw_error *err) GW_MUST_CHECK;

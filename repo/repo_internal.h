@@ -110,19 +110,36 @@ int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir
                     struct gw_error *err) GW_MUST_CHECK;
 void repo_spool_close(struct repo_spool *s); /* NULL is fine */
 
+/* ---- object.c: large objects; sha256 is 64 lower-case hex ---- */
+/* A verified, synced file becomes data/lfs/..., durably. `from` stays, or is gone into it. */
+int repo_object_store(const char *data_dir, const char *from, struct gw_str sha256, uint64_t size,
+                      struct gw_error *err) GW_MUST_CHECK;
+/* The repository holds it from now on. @return GW_OK; GW_NOT_FOUND (not in data/lfs); GW_IO */
+int repo_object_link(const char *data_dir, const struct repo_place *place, struct gw_str sha256,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* @return GW_OK: *size; GW_NOT_FOUND: this repository does not hold it */
+int repo_object_size(const struct repo_place *place, struct gw_str sha256, uint64_t *size,
+                     struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- create.c: commits ---- */
-struct repo_snapshot { /* a whole tree that is to become the tip of main; its objects are in the
-                          spool */
+struct repo_draft { /* what is to become the tip of a branch; new objects are in the spool */
     const struct repo_id *id;
     struct repo_spool *spool;
     const struct repo_work *work;
-    uint8_t tree[REPO_OID_BYTES];
     struct gw_str message, author;
     int64_t now_ms;
+    const char *ref;      /* in full; NULL: main, which is made if it is not there */
+    struct gw_str parent; /* the tip it is meant for: the beginning of an id; empty: any */
+    /* The new tree on top of `base` (NULL: nothing yet), under the repository's lock; called once
+     * for each try. @return GW_OK; else the commit is not made */
+    int (*make_tree)(void *ctx, struct git_repository *git, const uint8_t *base,
+                     uint8_t tree[REPO_OID_BYTES], struct gw_error *err);
+    void *ctx;
 };
 /* only_new: GW_CONFLICT if the repository exists. Otherwise a commit on its tip, or the tip if that
- * has this tree. */
-int repo_publish(const char *data_dir, const struct repo_snapshot *s, bool only_new,
-                 char commit[41], struct gw_error *err) GW_MUST_CHECK;
+ * has this tree already, which makes a repetition harmless.
+ * @return as repo_change_commit */
+int repo_publish(const char *data_dir, const struct repo_draft *d, bool only_new, char commit[41],
+                 struct gw_error *err);
 
 #endif
