@@ -76,6 +76,9 @@ int cache_shared_init(struct cache_shared *s, struct gw_error *err) GW_MUST_CHEC
 int cache_slot_claim(struct cache_shared *s);
 void cache_slot_release(struct cache_shared *s, unsigned slot);
 bool cache_slot_alive(const struct cache_shared *s, unsigned slot, uint32_t generation);
+/* Any thread, any process of this shm: makes the loop of that slot run cache_tick. Publish the
+ * state first. */
+void cache_wake(struct cache_shared *s, unsigned slot);
 
 /* ---- open ---- */
 struct cache_upstream_options {

@@ -62,9 +62,6 @@ struct cache {
 int cache_folder_lock(struct cache *c, bool wait, int *fd, struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- shared.c ---- */
-/* Any thread, any process of this shm: makes the loop of that slot run cache_tick. Publish the
- * state first. */
-void cache_wake(struct cache_shared *s, unsigned slot);
 /* Loop, first thing of a tick: drains the eventfd and re-arms it. Look at the state after it, not
  * before. */
 void cache_wake_rearm(struct cache_shared *s, unsigned slot);

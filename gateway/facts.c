@@ -45,7 +45,7 @@ int fact_need(struct gateway *gw, struct gateway_request *req, const struct gw_w
     if (r == NULL) {
         if (st->expired)
             return gw_fail(err, GW_TIMEOUT, 0, "no answer in time");
-        if (st->n_wants == GATEWAY_WANTS_MAX)
+        if (st->n_wants - st->n_elsewhere >= GATEWAY_WANTS_MAX)
             return gw_fail(err, GW_UNAVAILABLE, 0, "this request needs too many steps");
         st->n_wants++;
         if (want->peer == GW_PEER_UPSTREAM || want->peer == GW_PEER_REPO)

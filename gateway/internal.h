@@ -10,6 +10,7 @@
 #include "base/version.h"
 #include "cache/cache.h"
 #include "config/config.h"
+#include "gateway/flights.h"
 #include "gateway/gateway.h"
 #include "hub/hub.h"
 #include "policy/policy.h"
@@ -59,15 +60,27 @@ struct gateway_counters {
     _Atomic uint64_t denies, audit_dropped;
     /* What is so now; counts while the slot has an owner. */
     _Atomic uint64_t parked, readers, readers_waiting;
-    _Atomic uint64_t jobs_running[GW_PEER_COUNT], jobs_queued[GW_PEER_COUNT],
-        breakers_open[GW_PEER_COUNT];
+    _Atomic uint64_t jobs_running[GW_PEER_COUNT], jobs_queued[GW_PEER_COUNT];
     uint8_t pad[64]; /* the neighbour's first line is another one */
+};
+
+/* Whether a peer is called at all (breaker.c): all workers of a node learn together. */
+struct gateway_breaker {
+    _Atomic int64_t open_until_ms;  /* monotonic; 0: closed */
+    _Atomic int64_t probe_until_ms; /* monotonic: one job tries again until then at most */
+    _Atomic int64_t said_ms;        /* monotonic: of the last log line; 0: none yet */
+    _Atomic uint32_t failures;      /* in a row */
+    _Atomic uint32_t told;          /* the log says that it fails, and not yet that it answers */
+    _Atomic int32_t status, sys;    /* of the last failure */
+    _Atomic uint64_t opened;        /* times: a counter */
 };
 
 struct gateway_shared {
     uint32_t version;
     struct cache_shared cache;
     struct gateway_counters slots[CACHE_SLOTS];
+    struct gateway_breaker breakers[GW_PEER_COUNT];
+    struct flights flights;
 };
 
 /* ---- identity as the index holds it (identity.c) ---- */
@@ -105,22 +118,19 @@ struct gateway_job {
     int64_t deadline_ms;
     bool running, again; /* again: its next step was asked for before its end was noticed */
     bool ran, skipped;   /* by gateway_job_run. skipped: its deadline was over before its turn */
+    bool probe;          /* it tries whether the peer answers again */
+    /* upstream's: one worker of the node calls. waits: for another one; over: that one has ended */
+    struct flight flight;
+    bool flying, waits, over;
+    int64_t look_ms; /* monotonic: it looks whether that one lives */
     struct gateway_waiter *waiters;
-    struct gateway_result result;
-};
-
-struct gateway_breaker {
-    unsigned failures;     /* in a row */
-    int64_t open_until_ms; /* monotonic; 0: closed */
-    bool probing;
-    struct gw_error last;
+    struct gateway_result result; /* over: GW_OK: look into the index again */
 };
 
 struct gateway_lane {         /* one per peer */
     struct gateway_job *jobs; /* running and queued, oldest first */
     size_t running, cap;
     int64_t quiet_until_ms; /* monotonic: nothing is begun in the background before */
-    struct gateway_breaker breaker;
 };
 
 struct gateway_audit {
@@ -158,7 +168,7 @@ struct gateway_state {
     int64_t first_byte_us;                       /* after started_us; -1: not yet */
     int login;                                   /* a password: 0 none, 1 right, 2 wrong */
     bool expired, no_memory, parked, waiting;    /* waiting: for bytes of a fill */
-    unsigned n_wants;
+    unsigned n_wants, n_elsewhere; /* of these, what somebody else brought: not counted */
     struct gateway_result results[GATEWAY_WANTS_MAX];
     size_t n_results;
     struct gateway_waiter waiter;
@@ -188,7 +198,15 @@ void wants_unpark(struct gateway_request *req);
 void wants_tick(struct gateway *gw);  /* jobs that the pool refused are posted again */
 void wants_close(struct gateway *gw); /* what never ran or was never noticed is freed */
 struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */
+
+/* breaker.c */
+const char *breaker_peer_name(enum gw_peer peer);             /* as in the log */
 bool wants_open(const struct gateway *gw, enum gw_peer peer); /* the breaker refuses just now */
+/* What the last failure was: GW_UNAVAILABLE or GW_TIMEOUT. */
+int breaker_refuse(const struct gateway *gw, enum gw_peer peer, struct gw_error *err);
+/* A new job may be the one that tries: job->probe. */
+bool breaker_probe(struct gateway *gw, enum gw_peer peer);
+void breaker_learn(struct gateway *gw, const struct gateway_job *job); /* a job has ended */
 
 /* facts.c: a fact of the index, or the want for it */
 enum fact_life { FACT_FOREVER, FACT_TTL, FACT_PRIVATE, FACT_RECORD };

@@ -31,6 +31,7 @@ int job_call(struct gateway_job *job, struct cache_call *c,
              int (*sink)(void *ctx, struct gw_str bytes), void *ctx, struct cache_reply *reply)
 {
     c->deadline_ms = job_call_deadline(job);
+    flight_keep(&job->gw->shared->flights, job->flight.hash);
     if (c->target.p == NULL)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     return cache_upstream_call(job->gw->cache, c, sink, ctx, reply, &job->arena, &job->result.err);

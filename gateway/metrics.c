@@ -22,6 +22,8 @@ enum where {
     SLOTS,   /* cache_slot, 32 bits, of the slots that have an owner now */
     ONE,     /* 1 for each slot that has an owner now */
     BUILD,   /* 1 */
+    OPEN,    /* breakers: 1 while open */
+    OPENED,  /* breakers: how often */
 };
 
 struct label { /* NULL name: none */
@@ -121,8 +123,15 @@ static const struct row {
      {LABEL("peer", peer_names)}},
     {"hubgate_breakers_open",
      GAUGE,
-     "workers whose breaker refuses calls",
-     OWNED_AT(breakers_open),
+     "1 while the peer is left alone",
+     OPEN,
+     0,
+     {LABEL("peer", peer_names)}},
+    {"hubgate_breakers_opened_total",
+     COUNTER,
+     "times the peer was left alone",
+     OPENED,
+     0,
      {LABEL("peer", peer_names)}},
     /* upstream and fills */
     {"hubgate_upstream_requests_total",
@@ -197,8 +206,6 @@ void metrics_tick(struct gateway *gw)
             queued += !job->running;
         atomic_store_explicit(&c->jobs_running[p], gw->lanes[p].running, memory_order_relaxed);
         atomic_store_explicit(&c->jobs_queued[p], queued, memory_order_relaxed);
-        atomic_store_explicit(&c->breakers_open[p], wants_open(gw, (enum gw_peer)p),
-                              memory_order_relaxed);
     }
 }
 
@@ -275,6 +282,10 @@ static uint64_t read_cell(const struct gateway *gw, enum where where, size_t off
 
     if (where == BUILD)
         return 1;
+    if (where == OPEN)
+        return wants_open(gw, (enum gw_peer)i);
+    if (where == OPENED)
+        return atomic_load(&s->breakers[i].opened);
     if (where == CACHE)
         return atomic_load((const _Atomic uint64_t *)((const char *)&s->cache.counters + offset) +
                            i);

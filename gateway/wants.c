@@ -9,12 +9,10 @@
 
 #include "base/alloc.h"
 
-#define BREAKER_FAILURES 5u
-#define BREAKER_FIRST_MS 1000
-#define BREAKER_MAX_MS 30000
 #define JOB_ARENA_MAX (256u << 20)
 #define BACKGROUND_MS 60000
 #define BACKGROUND_PAUSE_MS 1000 /* after a failure that nobody waited for */
+#define LOOK_MS 250              /* whether the worker that is waited for lives */
 
 static const struct {
     const char *verb;
@@ -107,49 +105,32 @@ void gateway_job_run(struct gateway_job *job)
         gw_fail(&r->err, r->status, 0, "%s", gw_status_name(r->status));
 }
 
-/* ---- breaker ---- */
-
-bool wants_open(const struct gateway *gw, enum gw_peer peer)
-{
-    const struct gateway_breaker *b = &gw->lanes[peer].breaker;
-
-    return b->open_until_ms != 0 && (b->probing || gw_mono_ms() < b->open_until_ms);
-}
-
-/* Only what is across a network is down as a whole: an "unavailable" of a disk or a repository is
- * about one blob or one file, and nearly every request needs those lanes. */
-static void breaker_learn(struct gateway *gw, enum gw_peer peer, const struct gateway_job *job)
-{
-    struct gateway_breaker *b = &gw->lanes[peer].breaker;
-    const struct gateway_result *r = &job->result;
-    int64_t pause;
-
-    if (peer == GW_PEER_DISK || peer == GW_PEER_REPO)
-        return;
-    b->probing = false;
-    if (r->status == GW_CANCELLED || job->skipped)
-        return;
-    if (r->status != GW_UNAVAILABLE && r->status != GW_TIMEOUT) {
-        if (b->open_until_ms != 0)
-            gw_log_write(&gw->log, GW_LOG_NOTICE, "peer %d answers again", (int)peer);
-        *b = (struct gateway_breaker){0};
-        return;
-    }
-    if (b->open_until_ms != 0 && gw_mono_ms() < b->open_until_ms)
-        return; /* it began before the breaker opened: nothing new */
-    b->last = r->err;
-    if (++b->failures < BREAKER_FAILURES)
-        return;
-    pause = BREAKER_FIRST_MS << (b->failures - BREAKER_FAILURES < 5 ? b->failures - BREAKER_FAILURES
-                                                                    : 5);
-    if (pause > BREAKER_MAX_MS)
-        pause = BREAKER_MAX_MS;
-    b->open_until_ms = gw_mono_ms() + pause;
-    gw_log_write(&gw->log, GW_LOG_WARN, "peer %d fails, next try in %lld ms: %s", (int)peer,
-                 (long long)pause, r->err.text);
-}
-
 /* ---- starting ---- */
+
+/* One call upstream for all workers. A job that is over is ended by the next tick: here its
+ * requests may be in the middle of their step. */
+static bool may_fly(struct gateway *gw, struct gateway_job *job)
+{
+    if (job->peer != GW_PEER_UPSTREAM || job->flying)
+        return true;
+    if (job->waits || job->over)
+        return false;
+    switch (flight_begin(&gw->shared->flights, &gw->shared->cache, gw->slot, &job->flight,
+                         &job->result.status, &job->result.err.sys)) {
+    case FLIGHT_OURS:
+        job->flying = true;
+        return true;
+    case FLIGHT_THEIRS:
+        job->waits = true;
+        job->look_ms = gw_mono_ms() + LOOK_MS;
+        return false;
+    case FLIGHT_OVER:
+        job->over = true;
+        cache_wake(&gw->shared->cache, gw->slot);
+        return false;
+    }
+    return false;
+}
 
 static void run_queue(struct gateway *gw, enum gw_peer peer)
 {
@@ -157,7 +138,7 @@ static void run_queue(struct gateway *gw, enum gw_peer peer)
 
     for (struct gateway_job *job = lane->jobs; job != NULL && lane->running < lane->cap;
          job = job->next) {
-        if (job->running)
+        if (job->running || !may_fly(gw, job))
             continue;
         if (!gw->post(gw->ctx, job))
             return; /* the pool is full: the next completion or tick tries again */
@@ -180,8 +161,9 @@ static struct gateway_job *find_or_start(struct gateway *gw, const struct gw_wan
     if (job == NULL)
         return NULL;
     *at = job;
-    if (lane->breaker.open_until_ms != 0)
-        lane->breaker.probing = true;
+    job->probe = breaker_probe(gw, want->peer);
+    if (want->peer == GW_PEER_UPSTREAM)
+        job->flight = (struct flight){.hash = flight_hash(job->key), .since_ms = gw_mono_ms()};
     run_queue(gw, want->peer);
     return job;
 }
@@ -243,12 +225,13 @@ static void park(struct gateway_job *job, struct gateway_request *req)
 
 int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_want *want)
 {
-    struct gateway_breaker *b = &gw->lanes[want->peer].breaker;
     struct gateway_job *job;
+    struct gw_error err;
 
     if (wants_open(gw, want->peer)) {
-        attach_result(req, want->key, b->last.status, &b->last, GW_STR(""));
-        return b->last.status;
+        (void)breaker_refuse(gw, want->peer, &err);
+        attach_result(req, want->key, err.status, &err, GW_STR(""));
+        return err.status;
     }
     job = find_or_start(gw, want, req->state->deadline_ms);
     if (job == NULL) {
@@ -279,26 +262,49 @@ void wants_next_step(struct gateway *gw, const struct gw_want *want)
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
 
-void gateway_job_done(struct gateway_job *job)
+/* Takes it out of its lane. */
+static void unlist(struct gateway_job *job)
 {
-    struct gateway *gw = job->gw;
-    struct gateway_lane *lane = &gw->lanes[job->peer];
-    struct gateway_job **at = &lane->jobs;
-    struct gateway_waiter *w;
+    struct gateway_job **at = &job->gw->lanes[job->peer].jobs;
 
     while (*at != job)
         at = &(*at)->next;
     *at = job->next;
+}
+
+/* Everybody who waited steps anew. */
+static void wake_all(struct gateway_job *job)
+{
+    const struct gateway_result *r = &job->result;
+    struct gateway_waiter *w;
+
+    while ((w = job->waiters) != NULL) {
+        wants_unpark(w->req);
+        if (job->over && r->status == GW_OK) /* the index has it, or they want it again */
+            w->req->state->n_elsewhere++;
+        else
+            attach_result(w->req, job->key, r->status, &r->err, r->text);
+        w->req->wake(w->req);
+    }
+}
+
+void gateway_job_done(struct gateway_job *job)
+{
+    struct gateway *gw = job->gw;
+    struct gateway_lane *lane = &gw->lanes[job->peer];
+
+    unlist(job);
     lane->running--;
-    breaker_learn(gw, job->peer, job);
+    if (job->flying) /* what was only our own trouble is not told */
+        flight_end(&gw->shared->flights, &gw->shared->cache, gw->slot, job->flight.hash,
+                   job->skipped || job->result.status == GW_NO_MEMORY ? GW_CANCELLED
+                                                                      : job->result.status,
+                   job->result.err.sys);
+    breaker_learn(gw, job);
     audit_done(gw, job);
     if (job->waiters == NULL && job->result.status != GW_OK) /* else each request tries it again */
         lane->quiet_until_ms = gw_mono_ms() + BACKGROUND_PAUSE_MS;
-    while ((w = job->waiters) != NULL) {
-        wants_unpark(w->req);
-        attach_result(w->req, job->key, job->result.status, &job->result.err, job->result.text);
-        w->req->wake(w->req);
-    }
+    wake_all(job);
     if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
         job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
         job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED)
@@ -312,6 +318,21 @@ void gateway_job_done(struct gateway_job *job)
     job_free(job);
 }
 
+/* Another worker's call has ended: what it brought is in the index, how it failed is told. */
+static void end_over(struct gateway_job *job)
+{
+    struct gateway_result *r = &job->result;
+
+    unlist(job);
+    breaker_learn(job->gw, job);
+    if (r->status != GW_OK)
+        gw_fail(&r->err, (enum gw_status)r->status, r->err.sys,
+                "%s: the call of another worker failed just now (%s)", breaker_peer_name(job->peer),
+                gw_status_name((enum gw_status)r->status));
+    wake_all(job);
+    job_free(job);
+}
+
 void gateway_expire(struct gateway *gw, struct gateway_request *req)
 {
     if (req->state == NULL)
@@ -320,10 +341,26 @@ void gateway_expire(struct gateway *gw, struct gateway_request *req)
     req->state->expired = true;
 }
 
+static struct gateway_job *next_over(struct gateway *gw)
+{
+    for (struct gateway_job *job = gw->lanes[GW_PEER_UPSTREAM].jobs; job != NULL; job = job->next)
+        if (job->over)
+            return job;
+    return NULL;
+}
+
 void wants_tick(struct gateway *gw)
 {
+    struct gateway_job *job;
+    int64_t now = gw_mono_ms();
+
+    for (job = gw->lanes[GW_PEER_UPSTREAM].jobs; job != NULL; job = job->next)
+        if (job->waits)
+            job->waits = now < job->look_ms && !flight_moved(&gw->shared->flights, &job->flight);
     for (int p = 0; p < GW_PEER_COUNT; p++)
         run_queue(gw, (enum gw_peer)p);
+    while ((job = next_over(gw)) != NULL)
+        end_over(job);
 }
 
 void wants_close(struct gateway *gw)
@@ -335,6 +372,9 @@ void wants_close(struct gateway *gw)
             gw->lanes[p].jobs = job->next;
             while (job->waiters != NULL)
                 wants_unpark(job->waiters->req);
+            if (job->flying)
+                flight_end(&gw->shared->flights, &gw->shared->cache, gw->slot, job->flight.hash,
+                           GW_CANCELLED, 0);
             if (!job->ran || job->result.status != GW_OK)
                 audit_unwritten(gw, job);
             job_free(job);

@@ -179,10 +179,9 @@ static void test_breaker_open(void **state)
     (void)state;
     world_init(&w);
     world_open(&w);
-    w.gw->lanes[GW_PEER_UPSTREAM].breaker =
-        (struct gateway_breaker){.failures = 5,
-                                 .open_until_ms = gw_mono_ms() + MINUTE,
-                                 .last = {.status = GW_UNAVAILABLE, .text = "down"}};
+    w.gw->shared->breakers[GW_PEER_UPSTREAM].failures = 5;
+    w.gw->shared->breakers[GW_PEER_UPSTREAM].status = GW_UNAVAILABLE;
+    w.gw->shared->breakers[GW_PEER_UPSTREAM].open_until_ms = gw_mono_ms() + MINUTE;
     world_put(&w, f.kind, f.name, TTL + 5000, GW_OK, 0, GW_STR("old"));
     asker_begin(&w, &a, "GET", "/api/models/o/m", NULL);
     assert_int_equal(fact_get(w.gw, &a.req, &f, &rec, &err), GW_OK);
@@ -190,7 +189,7 @@ static void test_breaker_open(void **state)
     assert_int_equal(a.req.state->came, CAME_STALE);
     f.name = f.want.key = GW_STR("info\ny");
     assert_int_equal(fact_get(w.gw, &a.req, &f, &rec, &err), GW_UNAVAILABLE);
-    assert_string_equal(err.text, "down");
+    assert_string_equal(err.text, "upstream does not answer for now");
     assert_int_equal(w.n_ever, 0);
     assert_int_equal(a.woken, 0);
     asker_end(&w, &a);

@@ -237,7 +237,7 @@ static void test_breaker(void **state)
     (void)state;
     world_init(&w);
     world_open(&w);
-    b = &w.gw->lanes[GW_PEER_UPSTREAM].breaker;
+    b = &w.gw->shared->breakers[GW_PEER_UPSTREAM];
     for (int i = 0; i < 4; i++) {
         fail_one(&w, GW_PEER_UPSTREAM, i % 2 ? GW_UNAVAILABLE : GW_TIMEOUT, 0);
         assert_false(wants_open(w.gw, GW_PEER_UPSTREAM));
@@ -245,7 +245,7 @@ static void test_breaker(void **state)
     fail_one(&w, GW_PEER_UPSTREAM, GW_UNAVAILABLE, 7);
     assert_true(wants_open(w.gw, GW_PEER_UPSTREAM));
     assert_false(wants_open(w.gw, GW_PEER_LDAP));
-    assert_non_null(strstr(w.log, "next try in 1000 ms"));
+    assert_non_null(strstr(w.log, "upstream fails, next try in 1000 ms"));
     /* nobody is sent there, and all are told at once what it was */
     begin(&w, &a);
     assert_int_equal(need(&w, &a, GW_PEER_UPSTREAM, "info\ny"), GW_UNAVAILABLE);
@@ -262,7 +262,9 @@ static void test_breaker(void **state)
     assert_int_equal(need(&w, &other, GW_PEER_UPSTREAM, "info\nzz"), GW_UNAVAILABLE);
     world_end_job(&w, GW_UNAVAILABLE, 0);
     assert_true(wants_open(w.gw, GW_PEER_UPSTREAM));
-    assert_non_null(strstr(w.log, "next try in 2000 ms"));
+    assert_true(b->open_until_ms > gw_mono_ms() + 1000);
+    assert_null(strstr(w.log, "next try in 2000 ms")); /* one line a minute */
+    assert_int_equal(b->opened, 2);
     asker_end(&w, &a);
     asker_end(&w, &other);
     /* any answer closes it, also one that is a failure of the question */
@@ -270,7 +272,197 @@ static void test_breaker(void **state)
     fail_one(&w, GW_PEER_UPSTREAM, GW_INVALID, 0);
     assert_int_equal(b->open_until_ms, 0);
     assert_int_equal(b->failures, 0);
-    assert_non_null(strstr(w.log, "answers again"));
+    assert_non_null(strstr(w.log, "upstream answers again"));
+    /* also a rate limit is an answer */
+    for (int i = 0; i < 10; i++) {
+        fail_one(&w, GW_PEER_UPSTREAM, GW_UNAVAILABLE, 429);
+    }
+    assert_false(wants_open(w.gw, GW_PEER_UPSTREAM));
+    /* the next line is a minute later */
+    b->said_ms -= 61000;
+    for (int i = 0; i < 5; i++) {
+        fail_one(&w, GW_PEER_UPSTREAM, GW_TIMEOUT, 0);
+    }
+    assert_non_null(strstr(strstr(w.log, "answers again"), "upstream fails, next try in 1000 ms"));
+    world_release(&w);
+}
+
+/* Whoever tries may die of it. */
+static void test_breaker_probe(void **state)
+{
+    struct gateway_breaker *b;
+    struct world w;
+
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    b = &w.gw->shared->breakers[GW_PEER_LDAP];
+    for (int i = 0; i < 5; i++) {
+        fail_one(&w, GW_PEER_LDAP, GW_TIMEOUT, 0);
+    }
+    assert_true(wants_open(w.gw, GW_PEER_LDAP));
+    b->open_until_ms = gw_mono_ms();
+    assert_true(breaker_probe(w.gw, GW_PEER_LDAP));
+    assert_false(breaker_probe(w.gw, GW_PEER_LDAP)); /* also not another worker's job */
+    assert_true(wants_open(w.gw, GW_PEER_LDAP));
+    b->probe_until_ms = gw_mono_ms();
+    assert_false(wants_open(w.gw, GW_PEER_LDAP));
+    fail_one(&w, GW_PEER_LDAP, GW_OK, 0);
+    assert_int_equal(b->open_until_ms, 0);
+    assert_int_equal(b->probe_until_ms, 0);
+    assert_non_null(strstr(w.log, "the directory answers again"));
+    world_release(&w);
+}
+
+/* ---- one call for all workers: the other one is a slot of the same memory ---- */
+
+static void begin_elsewhere(struct world *w, unsigned *slot, struct flight *f, const char *key)
+{
+    int status, sys, claimed = cache_slot_claim(&w->gw->shared->cache);
+
+    assert_true(claimed > 0);
+    *slot = (unsigned)claimed;
+    *f = (struct flight){.hash = flight_hash(gw_str_c(key)), .since_ms = gw_mono_ms()};
+    assert_int_equal(
+        flight_begin(&w->gw->shared->flights, &w->gw->shared->cache, *slot, f, &status, &sys),
+        FLIGHT_OURS);
+}
+
+static void end_elsewhere(struct world *w, unsigned slot, const struct flight *f, int status,
+                          int sys)
+{
+    flight_end(&w->gw->shared->flights, &w->gw->shared->cache, slot, f->hash, status, sys);
+}
+
+static void test_another_worker_calls(void **state)
+{
+    struct gateway_result *result = NULL;
+    struct gw_want want = want_of(GW_PEER_UPSTREAM, "info\nx");
+    struct gw_error err = {0};
+    struct asker a[3], other;
+    struct flight f;
+    struct world w;
+    unsigned slot;
+
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    begin_elsewhere(&w, &slot, &f, "info\nx");
+    for (size_t i = 0; i < COUNT(a); i++) {
+        begin(&w, &a[i]);
+        assert_int_equal(need(&w, &a[i], GW_PEER_UPSTREAM, "info\nx"), GW_AGAIN);
+    }
+    begin(&w, &other);
+    assert_int_equal(need(&w, &other, GW_PEER_UPSTREAM, "info\ny"), GW_AGAIN);
+    gateway_tick(w.gw);
+    assert_int_equal(w.n_posted, 1); /* the other fact is not held up, and no place is taken */
+    assert_int_equal(w.gw->lanes[GW_PEER_UPSTREAM].running, 1);
+    world_end_job(&w, GW_OK, 0);
+    /* it is in the index: they look again, and it did not count */
+    end_elsewhere(&w, slot, &f, GW_OK, 0);
+    assert_int_equal(a[0].woken, 0);
+    gateway_tick(w.gw);
+    for (size_t i = 0; i < COUNT(a); i++) {
+        assert_int_equal(a[i].woken, 1);
+        assert_int_equal(a[i].req.state->n_wants - a[i].req.state->n_elsewhere, 0);
+    }
+    assert_int_equal(w.n_posted, 0);
+    /* it is not there after all: one of them calls, for all */
+    for (size_t i = 0; i < COUNT(a); i++) {
+        assert_int_equal(need(&w, &a[i], GW_PEER_UPSTREAM, "info\nx"), GW_AGAIN);
+    }
+    while (w.n_posted == 0) { /* in the same millisecond it looks again: the tick after it */
+        gateway_tick(w.gw);
+        if (a[0].woken > 1) {
+            a[0].woken = 1;
+            assert_int_equal(need(&w, &a[0], GW_PEER_UPSTREAM, "info\nx"), GW_AGAIN);
+        }
+    }
+    assert_int_equal(w.n_posted, 1);
+    world_end_job(&w, GW_OK, 0);
+    assert_int_equal(fact_need(w.gw, &a[0].req, &want, &result, &err), GW_OK);
+    for (size_t i = 0; i < COUNT(a); i++) {
+        asker_end(&w, &a[i]);
+    }
+    asker_end(&w, &other);
+    world_release(&w);
+}
+
+/* How it failed is told to all who waited, and to nobody who asks later. */
+static void test_another_worker_fails(void **state)
+{
+    struct gw_want want = want_of(GW_PEER_UPSTREAM, "blob\nx");
+    struct gw_error err = {0};
+    struct asker a[2];
+    struct flight f;
+    struct world w;
+    unsigned slot;
+
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    begin_elsewhere(&w, &slot, &f, "blob\nx");
+    for (size_t i = 0; i < COUNT(a); i++) {
+        begin(&w, &a[i]);
+        assert_int_equal(need(&w, &a[i], GW_PEER_UPSTREAM, "blob\nx"), GW_AGAIN);
+    }
+    end_elsewhere(&w, slot, &f, GW_FORBIDDEN, 403);
+    gateway_tick(w.gw);
+    assert_int_equal(w.n_ever, 0);
+    for (size_t i = 0; i < COUNT(a); i++) {
+        assert_int_equal(a[i].woken, 1);
+        assert_int_equal(fact_need(w.gw, &a[i].req, &want, NULL, &err), GW_FORBIDDEN);
+        assert_int_equal(err.sys, 403);
+        assert_non_null(strstr(err.text, "upstream"));
+        asker_end(&w, &a[i]);
+    }
+    while (gw_mono_ms() <= f.since_ms + 1) {
+    }
+    begin(&w, &a[0]);
+    assert_int_equal(need(&w, &a[0], GW_PEER_UPSTREAM, "blob\nx"), GW_AGAIN);
+    assert_int_equal(w.n_posted, 1);
+    asker_end(&w, &a[0]);
+    world_end_job(&w, GW_OK, 0);
+    world_release(&w);
+}
+
+/* Nobody waits for what one worker in the background fetches for all. */
+static void test_another_worker_refreshes(void **state)
+{
+    struct gw_want want = want_of(GW_PEER_UPSTREAM, "info\nx");
+    struct flight f;
+    struct world w;
+    unsigned slot;
+
+    (void)state;
+    world_init(&w);
+    world_open(&w);
+    begin_elsewhere(&w, &slot, &f, "info\nx");
+    wants_background(w.gw, &want);
+    wants_background(w.gw, &want);
+    gateway_tick(w.gw);
+    end_elsewhere(&w, slot, &f, GW_OK, 0);
+    gateway_tick(w.gw);
+    assert_int_equal(w.n_ever, 0);
+    assert_null(w.gw->lanes[GW_PEER_UPSTREAM].jobs);
+    /* cancelled: nothing is known */
+    begin_elsewhere(&w, &slot, &f, "info\nz");
+    want = want_of(GW_PEER_UPSTREAM, "info\nz");
+    wants_background(w.gw, &want);
+    end_elsewhere(&w, slot, &f, GW_CANCELLED, 0);
+    gateway_tick(w.gw);
+    assert_int_equal(w.n_posted, 1);
+    world_end_job(&w, GW_OK, 0);
+    /* a process that ends with it lets others go on */
+    begin_elsewhere(&w, &slot, &f, "info\nv");
+    want = want_of(GW_PEER_UPSTREAM, "info\nu");
+    wants_background(w.gw, &want);
+    assert_int_equal(w.n_posted, 1);
+    world_close(&w);
+    world_open(&w);
+    wants_background(w.gw, &want);
+    assert_int_equal(w.n_posted, 1);
+    world_end_job(&w, GW_OK, 0);
     world_release(&w);
 }
 
@@ -286,7 +478,7 @@ static void test_breaker_counts_once(void **state)
     (void)state;
     world_init(&w);
     world_open(&w);
-    b = &w.gw->lanes[GW_PEER_UPSTREAM].breaker;
+    b = &w.gw->shared->breakers[GW_PEER_UPSTREAM];
     for (size_t i = 0; i < COUNT(a); i++) {
         begin(&w, &a[i]);
         snprintf(key, sizeof(key), "info\n%zu", i);
@@ -500,6 +692,10 @@ int main(void)
         cmocka_unit_test(test_full_pool),
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_breaker),
+        cmocka_unit_test(test_breaker_probe),
+        cmocka_unit_test(test_another_worker_calls),
+        cmocka_unit_test(test_another_worker_fails),
+        cmocka_unit_test(test_another_worker_refreshes),
         cmocka_unit_test(test_breaker_counts_once),
         cmocka_unit_test(test_no_breaker_for_disks),
         cmocka_unit_test(test_too_many_steps),

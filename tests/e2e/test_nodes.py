@@ -1,0 +1,113 @@
+"""One call for everybody: the workers of a node, and several nodes with Redis between them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Callable
+
+from downloads import MIB, fresh, sha256
+
+from tests.lab import procs
+from tests.lab.fetch import Response
+from tests.lab.hubctl import HubProcess
+from tests.lab.world import World
+
+CALLERS = 24             # connections of their own: both workers get some
+
+
+def all_at_once(worlds: list[World], target: str, callers: int = CALLERS, **keys: object) -> list[Response]:
+    """So many clients, each on a connection of its own, that ask for the same at the same time."""
+    barrier = threading.Barrier(callers)
+
+    def ask(number: int) -> Response:
+        barrier.wait(30)
+        return worlds[number % len(worlds)].get(target, "reader", **keys)       # type: ignore[arg-type]
+    with ThreadPoolExecutor(callers) as pool:
+        return list(pool.map(ask, range(callers)))
+
+
+def calls(hub: HubProcess) -> Counter[str]:
+    """What was asked of the Hub since the last reset, and how often."""
+    return Counter(f"{record['method']} {record['target'].partition('?')[0]}" for record in hub.requests())
+
+
+def test_one_call_for_a_stale_branch_of_all_workers(make_world: Callable[..., World], hub: HubProcess) -> None:
+    world = make_world(workers=2, private={}, settings={"upstream.ttl": "0s", "upstream.stale_max": "1h"})
+    facts = fresh(hub, 1000)
+    info = f"/api/models/{facts['repo']}"
+    assert world.get(info, "reader").status == 200
+    hub.wait_idle()
+    second = hub.commit(facts["repo"], {"config.json": "{}\n"})
+    hub.fault(f"{info}(/revision/main)?(\\?|$)", hang="before")
+    hub.reset_stats()
+    for answer in all_at_once([world], info):
+        assert (answer.status, answer["x-cache"], answer.json()["sha"]) == (200, "STALE", facts["commit"])
+    procs.wait_until("the call", lambda: calls(hub))
+    assert list(calls(hub).values()) == [1], calls(hub)
+    hub.heal()
+    procs.wait_until("the new commit", lambda: world.get(info, "reader").json()["sha"] == second)
+
+
+def test_one_call_for_what_nobody_has_yet(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """Metadata, an entry, a small file, and what is not there: cold, by two workers at once."""
+    world = make_world(workers=2, private={})
+    facts = fresh(hub, 1 * MIB)
+    repo, commit = facts["repo"], facts["commit"]
+    hub.fault("", latency_ms=300)
+    for target, status in ((f"/api/models/{repo}/revision/main", 200), (f"/{repo}/resolve/{commit}/config.json", 200),
+                           (f"/api/models/{repo}/tree/{commit}", 200), (f"/{repo}/resolve/{commit}/model.bin", 200),
+                           (f"/api/models/{repo}-nope/revision/main", 404)):
+        hub.reset_stats()
+        answers = all_at_once([world], target)
+        assert {answer.status for answer in answers} == {status}
+        assert len({answer.body for answer in answers}) == 1
+        hub.wait_idle()
+        assert set(calls(hub).values()) == {1}, calls(hub)
+    assert sha256(answers[0].body) != sha256(b"")
+
+
+def test_a_failure_is_told_to_all(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """A Hub in trouble gets one call of a crowd, not one per worker."""
+    world = make_world(workers=2, private={})
+    facts = fresh(hub, 1000)
+    hub.fault(f"/api/models/{facts['repo']}", latency_ms=500, status=503)
+    hub.reset_stats()
+    answers = all_at_once([world], f"/api/models/{facts['repo']}")
+    assert {answer.status for answer in answers} == {503}
+    assert len(hub.requests()) == 1
+
+
+def test_the_worker_that_calls_dies(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """Those of the other one are answered."""
+    world = make_world(workers=2, private={})
+    facts = fresh(hub, 1000)
+    info = f"/api/models/{facts['repo']}"
+    hang = hub.fault(info, hang="before", times=1)
+    hub.reset_stats()
+    with ThreadPoolExecutor(CALLERS) as pool:
+        def ask(_: int) -> int:
+            try:
+                return world.get(info, "reader", timeout=60).status
+            except OSError:
+                return 0
+        first = pool.submit(ask, 0)
+        procs.wait_until("its call", lambda: hub.requests(contains=info))
+        rest = [pool.submit(ask, number) for number in range(1, CALLERS)]
+        owner = procs.wait_until("its worker", lambda: next((pid for pid in world.nginx.workers() if has_call(pid, hub)), 0))
+        world.expect_log(r"exited on signal 9")
+        world.nginx.kill_worker(owner)
+        hub.heal(hang)
+        answers = [future.result() for future in rest]
+        assert first.result() == 0 and set(answers) <= {0, 200} and 200 in answers
+
+
+def has_call(pid: int, hub: HubProcess) -> bool:
+    """Has this process a connection to the Hub?"""
+    port = f":{int(hub.url.rpartition(':')[2]):04X}"
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[2].endswith(port) and row[3] == "01"}
+    return any(os.readlink(f"/proc/{pid}/fd/{fd}") in sockets for fd in os.listdir(f"/proc/{pid}/fd") if os.path.lexists(f"/proc/{pid}/fd/{fd}"))
