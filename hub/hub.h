@@ -115,6 +115,90 @@ int hub_paths_parse(struct gw_str **paths, size_t *n, bool *expand, struct gw_st
 int hub_field(struct gw_str *value, const char *key, struct gw_str content_type, struct gw_str body,
               struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- writing: what clients send (docs/clients.md; hub-write 2) ---- */
+
+/* The body of a commit: one JSON object a line, "key" and "value"; as a stream, one line in memory.
+ * Callbacks in the order of the lines; what they are given is borrowed for the call; not GW_OK
+ * stops and is returned with its err. Paths are what the client sent: the store judges them. */
+#define HUB_COMMIT_LINE_MAX (15u << 20) /* a file of 10 MiB in base64, and its path */
+struct hub_commit_sink {
+    /* the first line, once; description and parent may be empty */
+    int (*header)(void *ctx, struct gw_str summary, struct gw_str description, struct gw_str parent,
+                  struct gw_error *err);
+    int (*file)(void *ctx, struct gw_str path, struct gw_str bytes, struct gw_error *err);
+    /* size: UINT64_MAX: not said (a copy) */
+    int (*object)(void *ctx, struct gw_str path, struct gw_str sha256, uint64_t size,
+                  struct gw_error *err);
+    int (*remove)(void *ctx, struct gw_str path, bool folder, struct gw_error *err);
+};
+struct hub_commit_reader;
+struct hub_commit_reader *hub_commit_reader_new(const struct hub_commit_sink *sink,
+                                                void *ctx); /* NULL: no memory */
+/* @return GW_OK; GW_INVALID (the number of the line, what is wrong: a key that is not known is
+ * never passed over); GW_TOO_LARGE; what a callback returned. After a failure: only free.
+ */
+int hub_commit_reader_feed(struct hub_commit_reader *r, struct gw_str bytes,
+                           struct gw_error *err) GW_MUST_CHECK;
+int hub_commit_reader_finish(struct hub_commit_reader *r, struct gw_error *err) GW_MUST_CHECK;
+void hub_commit_reader_free(struct hub_commit_reader *r); /* NULL is fine */
+
+/* preupload: which files will be sent, and how they begin. In the arena. */
+#define HUB_PREUPLOAD_MAX 1000u
+struct hub_preupload_file {
+    struct gw_str path;
+    uint64_t size;
+    struct gw_str sample; /* decoded; at most 1 KiB is kept */
+};
+struct hub_preupload {
+    struct hub_preupload_file *files;
+    size_t n;
+    struct gw_str ignore, attributes; /* .gitignore and .gitattributes as they will be; p NULL: not
+                                         sent */
+};
+/* @return GW_OK; GW_INVALID; GW_TOO_LARGE; GW_NO_MEMORY */
+int hub_preupload_parse(struct hub_preupload *out, struct gw_str body, struct gw_arena *a,
+                        struct gw_error *err) GW_MUST_CHECK;
+/* One item of its answer, with its comma. oid: what the repository has at this path (a blob's sha1,
+ * an object's sha256); empty: nothing. */
+void hub_put_preupload(struct gw_buf *out, struct gw_str path, bool lfs, bool ignore,
+                       struct gw_str oid);
+
+/* git-lfs batch (git-lfs docs/api/batch.md, and what the hub clients make of it). */
+#define HUB_BATCH_MAX 1000u
+struct hub_batch_object {
+    char oid[65];
+    uint64_t size;
+};
+struct hub_batch {
+    bool upload;    /* else download */
+    bool multipart; /* offered among the transfers */
+    struct hub_batch_object *objects;
+    size_t n;
+    struct gw_str ref; /* as sent; may be empty */
+};
+int hub_batch_parse(struct hub_batch *out, struct gw_str body, struct gw_arena *a,
+                    struct gw_error *err) GW_MUST_CHECK;
+struct hub_batch_answer {
+    const struct hub_batch_object *object;
+    int error; /* not 0: code of a refusal of this object, with message */
+    struct gw_str message;
+    /* href empty: nothing to be done (upload: it is held). header: "Name", value pairs */
+    struct gw_str action; /* "upload", "download" */
+    struct gw_str href, verify_href;
+    struct gw_str chunk_size;   /* multipart: decimal; then */
+    const struct gw_str *parts; /* the URL of each part in order: no other key may be among them */
+    size_t n_parts;
+    int64_t expires_in_s;
+};
+void hub_batch_begin(struct gw_buf *out, bool multipart);
+void hub_put_batch(struct gw_buf *out, const struct hub_batch_answer *a); /* with its comma */
+void hub_batch_end(struct gw_buf *out);
+
+/* The answer to a commit. urls are built from the host that was asked: clients take them apart.
+ * pull: number of the pull request; empty: none. */
+void hub_put_committed(struct gw_buf *out, struct gw_str commit, struct gw_str commit_url,
+                       struct gw_str pull_url);
+
 /* ---- entries of a commit ---- */
 
 struct hub_entry {
