@@ -116,6 +116,9 @@ static int copy_options(struct cache *c, const struct cache_options *o, struct g
         return gw_fail(err, GW_INVALID, 0, "cache.dir: a path of more than %u bytes",
                        CACHE_PATH_MAX - 200);
     }
+    if (c->options.share.node_url.n > CACHE_NODE_URL_MAX) {
+        return gw_fail(err, GW_INVALID, 0, "node_url: more than %u bytes", CACHE_NODE_URL_MAX);
+    }
     for (size_t i = 0; i < up->token.n; i++) { /* it becomes a header line */
         if ((unsigned char)up->token.p[i] < 0x21 || (unsigned char)up->token.p[i] > 0x7e) {
             return gw_fail(err, GW_INVALID, 0, "upstream.token_file: a byte that no token has");
@@ -348,6 +351,7 @@ int cache_open(struct cache **out, const struct cache_options *o, struct gw_erro
     c->curl_started = rc == GW_OK;
     rc = rc != GW_OK ? rc : cache_index_open(c, err);
     rc = rc != GW_OK ? rc : cache_resolver_open(c, err);
+    rc = rc != GW_OK ? rc : cache_redis_open(c, err);
     rc = rc != GW_OK ? rc : cache_upstream_open(c, err);
     if (rc == GW_OK && !o->read_only_index) {
         rc = cache_fills_open(c, err);
@@ -376,6 +380,7 @@ void cache_close(struct cache *c)
         cache_fills_close(c);
     }
     cache_upstream_close(c);
+    cache_redis_close(c);
     cache_resolver_close(c);
     cache_index_close(c);
     if (c->curl_started) {

@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 3u
+#define CACHE_SHARED_VERSION 4u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -58,14 +58,19 @@ struct cache_counters {
         index_resets;
     /* failures: no connection, cut, timed out, 429, 5xx */
     _Atomic uint64_t upstream_calls, upstream_failures, upstream_bytes;
+    /* names and blobs; values that are wrong (also misses); calls that no server answered */
+    _Atomic uint64_t share_hits, share_misses, share_rejected, share_errors;
 };
 struct cache_shared {
     uint32_t version;
-    _Atomic uint32_t index_epoch;     /* goes up when the index is set aside: all reopen */
-    _Atomic uint32_t index_suspect;   /* somebody died in it or met damage: it is set aside next */
-    _Atomic int64_t index_checked_ms; /* monotonic: the once-a-second work of one worker */
-    _Atomic uint32_t fills_orphaned;  /* goes up when a fill is given back: somebody looks */
-    _Atomic int64_t fills_scanned_ms; /* monotonic: parts/ is looked through by one worker */
+    _Atomic uint32_t index_epoch;      /* goes up when the index is set aside: all reopen */
+    _Atomic uint32_t index_suspect;    /* somebody died in it or met damage: it is set aside next */
+    _Atomic int64_t index_checked_ms;  /* monotonic: the once-a-second work of one worker */
+    _Atomic uint32_t fills_orphaned;   /* goes up when a fill is given back: somebody looks */
+    _Atomic int64_t fills_scanned_ms;  /* monotonic: parts/ is looked through by one worker */
+    _Atomic uint64_t share_heard;      /* place in the stream of revocations; 0: not known */
+    _Atomic int64_t share_failed_ms;   /* monotonic: when a failure of Redis was logged */
+    _Atomic int64_t share_rejected_ms; /* and a value that was refused */
     _Atomic uint64_t zone; /* random: names this memory, of this master, in maps; 0: not yet */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;

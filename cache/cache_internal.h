@@ -32,6 +32,7 @@
 struct cache_index;    /* index.c */
 struct cache_upstream; /* upstream.c */
 struct cache_resolver; /* resolve.c */
+struct cache_redis;    /* redis.c */
 struct fill_table;     /* fill.c */
 
 struct cache {
@@ -53,7 +54,8 @@ struct cache {
     struct cache_index *index;
     struct cache_upstream *upstream;
     struct cache_resolver *resolver;
-    struct fill_table *fills; /* NULL with read_only_index */
+    struct cache_redis *redis; /* NULL: no other nodes */
+    struct fill_table *fills;  /* NULL with read_only_index */
 };
 
 /* ---- cache.c ---- */
@@ -87,6 +89,14 @@ void cache_resolver_close(struct cache *c);
  * GW_CANCELLED; GW_NO_MEMORY */
 int cache_addresses(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf, size_t cap,
                     struct gw_error *err) GW_MUST_CHECK;
+
+/* cache_address_of with a deadline. @return as cache_addresses */
+int cache_address_before(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf,
+                         size_t cap, struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- redis.c: without servers none of it happens ---- */
+int cache_redis_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+void cache_redis_close(struct cache *c);
 
 /* ---- upstream.c ---- */
 int cache_upstream_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;

@@ -353,14 +353,15 @@ int cache_addresses(struct cache *c, struct gw_str host, int64_t deadline_ms, ch
     return rc;
 }
 
-int cache_address_of(struct cache *c, struct gw_str host, char *buf, size_t cap)
+int cache_address_before(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf,
+                         size_t cap, struct gw_error *err)
 {
     char all[ADDRESSES * (INET6_ADDRSTRLEN + 3)];
     struct gw_str rest, first;
-    int rc = cache_addresses(c, host, gw_mono_ms() + FIRST_WAIT_MS, all, sizeof(all), NULL);
+    int rc = cache_addresses(c, host, deadline_ms, all, sizeof(all), err);
 
     if (rc != GW_OK) {
-        return rc == GW_TOO_LARGE ? rc : GW_UNAVAILABLE;
+        return rc;
     }
     rest = gw_str_c(all);
     gw_str_split(&rest, ',', &first);
@@ -368,9 +369,16 @@ int cache_address_of(struct cache *c, struct gw_str host, char *buf, size_t cap)
         first = gw_str_sub(first, 1, first.n - 2);
     }
     if (first.n >= cap) {
-        return GW_TOO_LARGE;
+        return gw_fail(err, GW_TOO_LARGE, 0, "an address of %zu bytes", first.n);
     }
     memcpy(buf, first.p, first.n);
     buf[first.n] = '\0';
     return GW_OK;
+}
+
+int cache_address_of(struct cache *c, struct gw_str host, char *buf, size_t cap)
+{
+    int rc = cache_address_before(c, host, gw_mono_ms() + FIRST_WAIT_MS, buf, cap, NULL);
+
+    return rc == GW_OK || rc == GW_TOO_LARGE ? rc : GW_UNAVAILABLE;
 }

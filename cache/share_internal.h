@@ -56,14 +56,9 @@ int redis_parser_next(struct redis_parser *p, struct redis_value **out,
 bool redis_is_status(const struct redis_value *v, const char *text);
 
 /* ---- redis.c ---- */
-struct cache_redis;
-int cache_redis_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
-void cache_redis_close(struct cache *c);
-
 /* A conversation on one connection: say commands, read their replies in order. */
 struct redis_session;
-/* Counts and logs at most once a minute, for the whole node, that something in Redis is not what it
- * should be. */
+/* Something in Redis is not what it should be: counted, and logged once a minute for the node. */
 void cache_share_reject(struct cache *c, const char *what, const struct gw_error *why);
 /**
  * Runs work with the first server that answers. When a server fails (refused, silent, READONLY,
@@ -81,12 +76,18 @@ void redis_say(struct redis_session *s, const struct gw_str *words, size_t n);
 #define REDIS_SAY(s, ...)                                                                          \
     redis_say(s, (const struct gw_str[]){__VA_ARGS__},                                             \
               sizeof((const struct gw_str[]){__VA_ARGS__}) / sizeof(struct gw_str))
+/* DEL, in a conversation of its own. */
+int redis_remove(struct cache *c, struct gw_str key, int64_t deadline_ms,
+                 struct gw_error *err) GW_MUST_CHECK;
 size_t redis_unsent(const struct redis_session *s); /* bytes */
 /* The next reply; the time of one round trip begins when commands are sent. An error is returned as
  * a value only when it is about the value (WRONGTYPE). @return GW_OK; GW_TOO_LARGE (reply_max:
  * what was said after it stays without an answer); the others mean: return this from work */
 int redis_read(struct redis_session *s, struct redis_value **out,
                struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- share.c ---- */
+int cache_share_off(struct gw_error *err); /* GW_UNAVAILABLE: no servers are named */
 
 /* ---- share_value.c ---- */
 enum share_purpose { SHARE_RECORD = 1, SHARE_BLOB, SHARE_LEASE, SHARE_TOLD };
