@@ -326,6 +326,9 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
  */
 int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
                       uint64_t *avail, struct gw_error *err) GW_MUST_CHECK;
+/* Loop, before the first cache_reader_want: this response too gets nothing before the digest is
+ * right, whatever the option verify_before says. */
+void cache_reader_verify_before(struct cache_reader *r);
 int cache_reader_fd(const struct cache_reader *r); /* borrowed, for sendfile(2) */
 /* Loop. A client that leaves does not stop the fill. NULL is fine. */
 void cache_reader_close(struct cache_reader *r);

@@ -14,6 +14,7 @@
 struct cache_reader {
     struct fill *fill;
     uint64_t asked; /* granules before it were asked for */
+    bool before;    /* nothing before the digest is right */
 };
 
 static bool blob_exists(const struct cache *c, struct gw_str digest)
@@ -51,6 +52,7 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     case GW_OK:
         (void)futimens(f->map.map_fd, NULL); /* its last use: what nobody asks for is swept */
         r->fill = f;
+        r->before = c->options.verify_before;
         *out = r;
         return GW_OK;
     case GW_NOT_FOUND:
@@ -82,7 +84,7 @@ static void ask(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t 
     uint64_t from = offset / CACHE_GRANULE, upto = (end - 1) / CACHE_GRANULE + 1;
     bool changed = false;
 
-    if (f->table->cache->options.verify_before || held_back(m->head->size, offset, end, begun)) {
+    if (r->before || held_back(m->head->size, offset, end, begun)) {
         changed = atomic_load(&m->live->all) == 0 && atomic_exchange(&m->live->all, 1) == 0;
     } else {
         upto = upto - from > AHEAD ? from + AHEAD : upto;
@@ -113,7 +115,7 @@ static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t en
         return end - offset;
     }
     if (state != MAP_PROVEN) {
-        if (r->fill->table->cache->options.verify_before) {
+        if (r->before) {
             return 0;
         }
         if (held_back(size, offset, end, begun)) {
@@ -181,6 +183,11 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
         (void)fill_claim(f, true);
     }
     return GW_OK;
+}
+
+void cache_reader_verify_before(struct cache_reader *r)
+{
+    r->before = true;
 }
 
 int cache_reader_fd(const struct cache_reader *r)

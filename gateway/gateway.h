@@ -139,7 +139,11 @@ int64_t gateway_deadline(const struct gateway_request *req); /* gw_mono_ms */
 int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
                       uint64_t *avail, int *fd, struct gw_error *err) GW_MUST_CHECK;
 
-/* GATEWAY_PART failed before anything was sent: *ans becomes the refusal to send instead. */
+/* GATEWAY_PART failed before anything was sent. true: its bytes were dropped for a wrong digest and
+ * are fetched once more: run gateway_step again, with a new deadline; at most once a request. */
+bool gateway_part_again(struct gateway *gw, struct gateway_request *req,
+                        const struct gw_error *err) GW_MUST_CHECK;
+/* ... false: *ans becomes the refusal to send instead. */
 void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,
                          struct gateway_answer *ans, const struct gw_error *err);
 

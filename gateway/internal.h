@@ -173,6 +173,7 @@ struct gateway_state {
     size_t n_results;
     struct gateway_waiter waiter;
     struct cache_reader *reader;
+    bool again; /* the second fetch after a wrong digest */
     uint64_t part_end, part_first;
     /* of the last step, for headers and the audit record */
     struct gateway_identity who;

@@ -6,12 +6,33 @@
  */
 #include "gateway/internal.h"
 
+#include "base/encode.h"
+
 #include <stdio.h>
 #include <unistd.h>
 
 static struct gw_str digest_of(const struct hub_entry *e)
 {
     return gw_str_c(e->lfs ? e->sha256 : e->oid);
+}
+
+/* Of the whole file, also in an answer that is a part of it (RFC 3230 4.3.2): aria2 checks it at
+ * the end, and is the one client that puts a file together from answers that are too short to be
+ * held back. */
+static struct gw_str digest_header(struct gw_arena *a, struct gw_str sha256)
+{
+    unsigned char digest[32];
+    struct gw_str out = {NULL, 0};
+    struct gw_buf b;
+
+    gw_buf_init(&b, 128);
+    gw_buf_add_c(&b, "SHA-256=");
+    if (gw_hex_decode(digest, sizeof(digest), sha256))
+        gw_base64_encode(&b, (struct gw_str){(const char *)digest, sizeof(digest)});
+    if (!b.failed)
+        out = gw_arena_dup(a, gw_buf_str(&b));
+    gw_buf_release(&b);
+    return out;
 }
 
 static int file_headers(struct gateway_request *req, struct gateway_answer *ans,
@@ -29,6 +50,7 @@ static int file_headers(struct gateway_request *req, struct gateway_answer *ans,
         ANSWER_HEADER(ans, "X-Linked-ETag", ans->etag);
         ANSWER_HEADER(ans, "X-Linked-Size",
                       gw_arena_printf(&st->arena, "%llu", (unsigned long long)e->size));
+        ANSWER_HEADER(ans, "Digest", digest_header(&st->arena, gw_str_c(e->sha256)));
     }
     gw_buf_init(&b, 8 * HUB_PATH_MAX);
     hub_put_content_disposition(&b, e->path);
@@ -168,6 +190,8 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
         if (rc != GW_OK)
             return answer_failure(gw, req, ans, &err);
         metrics_add(&gw->counters->readers, 1);
+        if (policy_verify_before(gw->policy, &st->who.subject, &st->object, st->started_ms))
+            cache_reader_verify_before(st->reader);
     }
     st->came = CAME_FILL;
     st->part_first = first;
@@ -312,6 +336,22 @@ int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t 
     if (rc == GW_OK && *avail > 0)
         metrics_first_byte(st);
     return rc;
+}
+
+bool gateway_part_again(struct gateway *gw, struct gateway_request *req, const struct gw_error *err)
+{
+    struct gateway_state *st = req->state;
+
+    if (err->status != GW_CORRUPT || st->again)
+        return false;
+    st->again = true;
+    cache_reader_close(st->reader);
+    st->reader = NULL;
+    metrics_add(&gw->counters->readers, UINT64_MAX);
+    metrics_gauge(&gw->counters->readers_waiting, &st->waiting, false);
+    st->n_results = 0; /* that of the first part is no answer to the second want */
+    st->deadline_ms = gw_mono_ms() + gw->config->limits.wait_ms;
+    return true;
 }
 
 void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,

@@ -67,6 +67,8 @@ void ngx_http_hubgate_exit_worker(ngx_cycle_t *cycle);
 /* handler.c */
 ngx_int_t ngx_http_hubgate_handler(ngx_http_request_t *r);
 ngx_int_t ngx_http_hubgate_log_handler(ngx_http_request_t *r);
+/* NGX_DONE: parked, or sending by itself; else for finalize */
+ngx_int_t ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx);
 void ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc);
 
 /* send.c: NGX_DONE: it goes on by itself and finalizes; else for ngx_http_finalize_request() */

@@ -10,7 +10,6 @@
 static void ngx_http_hubgate_body_handler(ngx_http_request_t *r);
 static void ngx_http_hubgate_body_read(ngx_http_request_t *r);
 static ngx_int_t ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx);
-static ngx_int_t ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx);
 static void ngx_http_hubgate_wake(struct gateway_request *req);
 static void ngx_http_hubgate_deadline(ngx_event_t *ev);
 static void ngx_http_hubgate_cleanup(void *data);
@@ -330,9 +329,7 @@ ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
-/* NGX_DONE: parked, or sending by itself; else for finalize */
-
-static ngx_int_t
+ngx_int_t
 ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx)
 {
     int64_t              left;

@@ -267,12 +267,24 @@ ngx_http_hubgate_part_wait(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
-/* the fill failed before anything was sent: say why instead */
+/* the fill failed before anything was sent: the second one, or say why instead */
 
 static void
 ngx_http_hubgate_part_refuse(ngx_http_hubgate_ctx_t *ctx,
     const struct gw_error *err)
 {
+    ngx_int_t  rc;
+
+    if (gateway_part_again(ngx_http_hubgate_worker.gw, &ctx->req, err)) {
+        rc = ngx_http_hubgate_run(ctx);
+
+        if (rc != NGX_DONE) {
+            ngx_http_hubgate_finalize(ctx, rc);
+        }
+
+        return;
+    }
+
     gateway_part_refuse(ngx_http_hubgate_worker.gw, &ctx->req, &ctx->ans, err);
 
     ngx_http_hubgate_finalize(ctx, ngx_http_hubgate_send(ctx));

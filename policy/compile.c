@@ -400,21 +400,13 @@ static int by_rank(const void *a, const void *b)
     return gw_str_cmp(x->id, y->id);
 }
 
-static void build_index(struct policy_compiler *c)
+/* The rules into `index`: all of them, or those with verify: before. */
+static void index_rules(struct policy_compiler *c, struct policy_index *index, bool verify)
 {
-    struct policy *p = c->p;
+    const struct policy *p = c->p;
     struct policy_entry *all;
     size_t i, k, n = 0;
 
-    p->n_rules = c->rules.n;
-    p->rules = policy_keep(c, (p->n_rules + 1) * sizeof(*p->rules));
-    if (!p->rules) {
-        return;
-    }
-    if (p->n_rules) {
-        memcpy(p->rules, c->rules.v, p->n_rules * sizeof(*p->rules));
-    }
-    qsort(p->rules, p->n_rules, sizeof(*p->rules), by_rank);
     for (i = 0; i < p->n_rules; i++) {
         n += p->rules[i]->repo.n ? p->rules[i]->repo.n : 1;
     }
@@ -427,6 +419,9 @@ static void build_index(struct policy_compiler *c)
         struct policy_entry e = {
             .rank = (uint32_t)i, .actions = r->actions, .types = r->types, .hubs = r->hubs};
 
+        if (verify && !r->verify_before) {
+            continue;
+        }
         if (r->repo.n == 0) {
             all[n++] = e;
         }
@@ -435,8 +430,27 @@ static void build_index(struct policy_compiler *c)
             all[n++] = e;
         }
     }
-    if (!policy_index_build(&p->index, c->keep, all, n)) {
+    if (!policy_index_build(index, c->keep, all, n)) {
         policy_out_of_memory(c, c->keep, 0);
+    }
+}
+
+static void build_index(struct policy_compiler *c)
+{
+    struct policy *p = c->p;
+
+    p->n_rules = c->rules.n;
+    p->rules = policy_keep(c, (p->n_rules + 1) * sizeof(*p->rules));
+    if (!p->rules) {
+        return;
+    }
+    if (p->n_rules) {
+        memcpy(p->rules, c->rules.v, p->n_rules * sizeof(*p->rules));
+    }
+    qsort(p->rules, p->n_rules, sizeof(*p->rules), by_rank);
+    index_rules(c, &p->index, false);
+    if (c->status == GW_OK) {
+        index_rules(c, &p->verify, true);
     }
 }
 

@@ -294,12 +294,25 @@ static bool find_best(void *ctx, const struct policy_entry *entries, size_t n, b
     return false;
 }
 
-const struct policy_rule *policy_request_decide(const struct policy_request *q)
+static const struct policy_rule *best_in(const struct policy_index *index,
+                                         const struct policy_request *q)
 {
     struct search s = {.q = q, .best = (uint32_t)q->policy->n_rules};
 
-    policy_index_walk(&q->policy->index, q->repo, find_best, &s);
+    policy_index_walk(index, q->repo, find_best, &s);
     return s.best < q->policy->n_rules ? q->policy->rules[s.best] : NULL;
+}
+
+const struct policy_rule *policy_request_decide(const struct policy_request *q)
+{
+    return best_in(&q->policy->index, q);
+}
+
+/* Not only the deciding rule counts: an author who asks for it somewhere means it whatever another
+ * rule is called. */
+const struct policy_rule *policy_request_verify(const struct policy_request *q)
+{
+    return best_in(&q->policy->verify, q);
 }
 
 struct policy_decision policy_decide(const struct policy *p, const struct policy_subject *s,
@@ -319,4 +332,16 @@ struct policy_decision policy_decide(const struct policy *p, const struct policy
         d.effect = POLICY_ALLOW;
     }
     return d;
+}
+
+const struct policy_rule *policy_verify_before(const struct policy *p,
+                                               const struct policy_subject *s,
+                                               const struct policy_object *o, int64_t now_wall_ms)
+{
+    struct policy_request q;
+    struct policy_who w;
+
+    policy_who_fill(&w, p, s);
+    return policy_request_fill(&q, p, &w, POLICY_READ, o, now_wall_ms) ? policy_request_verify(&q)
+                                                                       : NULL;
 }

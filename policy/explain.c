@@ -254,6 +254,9 @@ static void text_rule(const struct report *x, const struct policy_rule *r)
     if (r->effect == POLICY_DENY && x->q->now_ms >= r->expires_ms) {
         gw_buf_add_c(x->out, " (expired; a deny stays in force until it is removed)");
     }
+    if (r->verify_before) {
+        gw_buf_add_c(x->out, " (verify: before)");
+    }
 }
 
 static void text_groups(const struct report *x)
@@ -346,6 +349,9 @@ static void json_rule(const struct report *x, const struct policy_rule *r, bool 
     gw_buf_addf(x->out, "%u", r->line);
     if (r->reason.n) {
         json_str(x->out, "reason", r->reason);
+    }
+    if (r->verify_before) {
+        json_str(x->out, "verify", GW_STR("before"));
     }
     if (why) {
         json_put(x, "why", r);

@@ -100,6 +100,12 @@ struct policy_decision policy_decide(const struct policy *p, const struct policy
                                      enum policy_action a, const struct policy_object *o,
                                      int64_t now_wall_ms);
 
+/* Does a rule that allows this subject to read this file say verify: before? Any matching one does,
+ * whichever decides. As policy_decide in all else. @return that rule; NULL: none */
+const struct policy_rule *policy_verify_before(const struct policy *p,
+                                               const struct policy_subject *s,
+                                               const struct policy_object *o, int64_t now_wall_ms);
+
 /* The texts of a rule; all give "" (line 0) for NULL. Owned by the policy. */
 struct gw_str policy_rule_id(const struct policy_rule *r);     /* "(default)" for NULL */
 struct gw_str policy_rule_reason(const struct policy_rule *r); /* what the person is told */

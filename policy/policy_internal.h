@@ -57,6 +57,7 @@ struct policy_rule {
     struct policy_subjects to, unless;
     struct policy_globs repo, revisions, files, files_not;
     int64_t expires_ms; /* INT64_MAX: never */
+    bool verify_before;
 };
 
 struct policy_ids {
@@ -89,6 +90,7 @@ struct policy {
     struct policy_index namespaces;
     struct policy_globs private_globs; /* what namespaces was built of */
     struct policy_index index;
+    struct policy_index verify; /* only the rules with verify: before */
     const struct policy_rule *
         *rules; /* by rank: denies first, then those with a reason, then by id */
     size_t n_rules;
@@ -154,6 +156,8 @@ bool policy_request_fill(struct policy_request *q, const struct policy *p,
                          const struct policy_object *o, int64_t now_ms);
 const struct policy_rule *
 policy_request_decide(const struct policy_request *q); /* NULL: none matched */
+const struct policy_rule *
+policy_request_verify(const struct policy_request *q); /* NULL: none says verify: before */
 unsigned policy_rule_misses(const struct policy_rule *r, const struct policy_request *q);
 
 #endif

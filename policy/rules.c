@@ -9,7 +9,7 @@
 #define REASON_MAX_BYTES 500u
 
 static const char *const rule_keys[] = {
-    "id", "allow", "deny", "to", "unless", "where", "reason", "expires", "public_ok",
+    "id", "allow", "deny", "to", "unless", "where", "reason", "expires", "public_ok", "verify",
 };
 static const char *const where_keys[] = {"hub", "type", "repo", "revisions", "files", "files_not"};
 
@@ -317,6 +317,19 @@ static bool uses_user(const struct policy_globs *g)
     return false;
 }
 
+/* One word so far: `after` is what hubgate.yaml says unless it says otherwise, and a rule only
+ * makes it stricter. */
+static void read_verify(struct policy_compiler *c, const struct gw_yaml *node,
+                        struct policy_rule *r)
+{
+    r->verify_before = node->kind == GW_YAML_SCALAR && gw_str_eq_c(node->value, "before");
+    if (!r->verify_before) {
+        policy_complain(c, node, false,
+                        "verify is before: files of this rule are sent once they are verified "
+                        "whole");
+    }
+}
+
 /* What each key allows but the whole does not mean. */
 static void check_rule(struct policy_compiler *c, const struct gw_yaml *node,
                        const struct policy_rule *r)
@@ -334,6 +347,10 @@ static void check_rule(struct policy_compiler *c, const struct gw_yaml *node,
     }
     if (r->effect == POLICY_DENY && public_ok) {
         policy_complain(c, public_ok, true, "public_ok belongs to an allow rule");
+    }
+    if (r->verify_before && (r->effect == POLICY_DENY || !(r->actions & POLICY_BIT(POLICY_READ)))) {
+        policy_complain(c, gw_yaml_get(node, "verify"), true,
+                        "verify belongs to a rule that allows read");
     }
     if ((uses_user(&r->repo) || uses_user(&r->revisions) || uses_user(&r->files) ||
          uses_user(&r->files_not)) &&
@@ -411,6 +428,8 @@ static void read_rule(struct policy_compiler *c, const struct gw_yaml *node)
             read_reason(c, k, r);
         } else if (gw_str_eq_c(k->key, "expires")) {
             read_expires(c, k, r);
+        } else if (gw_str_eq_c(k->key, "verify")) {
+            read_verify(c, k, r);
         }
     }
     if (c->complaints.n == before) { /* else it is not yet what its author meant */

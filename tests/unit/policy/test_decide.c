@@ -413,6 +413,44 @@ static void test_expiry(void **state)
 }
 
 /* Every input has an answer, and a senseless one is no. */
+/* The id of the rule that asks for it, "" for none. */
+static void expect_verify(const struct policy *p, const char *who, const char *what, const char *id)
+{
+    struct policy_object o = {0};
+    struct asker a = {0};
+    enum policy_action action;
+    const struct policy_rule *r;
+
+    asker_parse(&a, who);
+    question_parse(what, &action, &o);
+    r = policy_verify_before(p, &a.subject, &o, NOW);
+    if (r ? !gw_str_eq_c(policy_rule_id(r), id) : id[0] != '\0') {
+        fail_msg("%s, %s: expected \"%s\", got \"" GW_STR_FMT "\"", who, what, id,
+                 GW_STR_ARG(policy_rule_id(r)));
+    }
+}
+
+static void test_verify_before(void **state)
+{
+    struct policy *p = must_parse(
+        "version: 1\nrules:\n"
+        "- {id: a, allow: [read], to: [authenticated], where: {hub: public}}\n"
+        "- {id: b, allow: [read], to: [authenticated], where: {repo: big/*, files: [\"**.bin\"]}, "
+        "verify: before}\n"
+        "- {id: c, allow: [write], to: [services], where: {hub: public}, verify: before}\n"
+        "- {id: d, allow: [read], to: [\"user:old\"], where: {repo: old/*}, expires: 2020-01-01, "
+        "verify: before}\n");
+
+    expect(p, "user:ann", "read model:big/m@main//x.bin", "+a"); /* the other one still counts */
+    expect_verify(p, "user:ann", "read model:big/m@main//x.bin", "b");
+    expect_verify(p, "user:ann", "read model:big/m@main//x.json", "");
+    expect_verify(p, "user:ann", "read model:small/m@main//x.bin", "");
+    expect_verify(p, "anonymous", "read model:big/m@main//x.bin", "");
+    expect_verify(p, "service:ci", "read model:small/m@main//x", "c"); /* write gives read */
+    expect_verify(p, "user:old", "read model:old/m@main//x", "");
+    policy_unref(p);
+}
+
 static void test_total(void **state)
 {
     static char long_name[2000];
@@ -531,6 +569,7 @@ int main(void)
         cmocka_unit_test(test_deny_wins_and_order_is_nothing),
         cmocka_unit_test(test_a_reason_is_preferred),
         cmocka_unit_test(test_expiry),
+        cmocka_unit_test(test_verify_before),
         cmocka_unit_test(test_total),
         cmocka_unit_test(test_private_namespaces),
         cmocka_unit_test(test_roles),

@@ -23,7 +23,9 @@ static const char yaml[] = "version: 1\n"
                            "[\"docs/**\"], files_not: [\"**/?.md\"]}}\n"
                            "- {id: old, allow: [admin], to: [\"user:pi\"], where: {repo: acme/o}, "
                            "expires: \"2026-01-01T00:00:00Z\"}\n"
-                           "- {id: bin, deny: [read], where: {repo: acme/o, files: \"*.bin\"}}\n";
+                           "- {id: bin, deny: [read], where: {repo: acme/o, files: \"*.bin\"}}\n"
+                           "- {id: wait, allow: [read], to: [authenticated], where: {repo: "
+                           "slow/*}, verify: before}\n";
 
 static const struct {
     const char *who, *what, *text;
@@ -78,12 +80,19 @@ static const struct {
      "rule: (default)  no rule allows it\n"
      "nearest misses:\n"
      "  allow  docs  p.yaml:10: is about files; without one it allows discover and read\n"},
+    {"user:q", "read model:slow/m",
+     "allow: read model:slow/m (public) for user:q\n"
+     "rule: pub  p.yaml:7\n"
+     "matching rules:\n"
+     "  allow  pub  p.yaml:7\n"
+     "  allow  wait  p.yaml:13 (verify: before)\n"},
     {"user:q", "read model:acme/o",
      "deny: read model:acme/o (private) for user:q\n"
      "rule: (default)  no rule allows it\n"
      "nearest misses:\n"
      "  deny   bin  p.yaml:12: is about files, and no file is asked for\n"
-     "  allow  pub  p.yaml:7: is for public repos\n"},
+     "  allow  pub  p.yaml:7: is for public repos\n"
+     "  allow  wait  p.yaml:13 (verify: before): is for repo slow/*\n"},
 };
 
 static void test_words(void **state)

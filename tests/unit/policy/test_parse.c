@@ -64,7 +64,7 @@ static const struct {
     {V "services: {ci: {owner: \"user:bob\"}, bot: {owner: \"group:g\"}}\ngroups: {g: }\n", NULL},
     /* rules */
     {V "rules: [x]\n", "p.yaml:2:9: a rule is a mapping; its keys: id, allow, deny, to, unless, "
-                       "where, reason, expires, public_ok"},
+                       "where, reason, expires, public_ok, verify"},
     {V "rules: [{allow: [read], to: [authenticated]}]\n", "p.yaml:2:9: a rule has an id"},
     {V "rules: [{id: \"a b\", deny: [read]}]\n",
      "p.yaml:2:14: bad rule name \"a b\": 1 to 96 letters, digits, \".\", \"_\" or \"-\""},
@@ -83,13 +83,13 @@ static const struct {
      "p.yaml:2:24: unknown action \"READ\"; actions: discover, read, write, create, delete, admin"},
     {V "rules: [{id: a, deny: [read], when: {gated: true}}]\n",
      "p.yaml:2:31: unknown key \"when\" in a rule; did you mean \"where\"?; known keys: id, allow, "
-     "deny, to, unless, where, reason, expires, public_ok"},
+     "deny, to, unless, where, reason, expires, public_ok, verify"},
     {V "rules: [{id: a, deny: [read], mode: audit}]\n",
      "p.yaml:2:31: unknown key \"mode\" in a rule; known keys: id, allow, deny, to, unless, where, "
-     "reason, expires, public_ok"},
+     "reason, expires, public_ok, verify"},
     {V "rules: [{id: a, deny: [read], use_credential: x}]\n",
      "p.yaml:2:31: unknown key \"use_credential\" in a rule; known keys: id, allow, deny, to, "
-     "unless, where, reason, expires, public_ok"},
+     "unless, where, reason, expires, public_ok, verify"},
     {V "rules: [{id: a, deny: [read], to: []}]\n", "p.yaml:2:35: to is empty"},
     {V "rules: [{id: a, deny: [read], to: }]\n", "p.yaml:2:35: to is empty"},
     {V "rules: [{id: a, deny: [read], unless: }]\n", "p.yaml:2:39: unless is empty"},
@@ -144,6 +144,15 @@ static const struct {
      "p.yaml:2:31: public_ok belongs to an allow rule"},
     {V "rules: [{id: a, allow: [read], public_ok: yes}]\n",
      "p.yaml:2:43: public_ok is true or false"},
+    {V "rules: [{id: a, allow: [read], to: [authenticated], verify: before}]\n", NULL},
+    {V "rules: [{id: a, allow: [read], to: [authenticated], verify: after}]\n",
+     "p.yaml:2:61: verify is before: files of this rule are sent once they are verified whole"},
+    {V "rules: [{id: a, allow: [read], to: [authenticated], verify: [before]}]\n",
+     "p.yaml:2:61: verify is before: files of this rule are sent once they are verified whole"},
+    {V "rules: [{id: a, deny: [read], verify: before}]\n",
+     "p.yaml:2:31: verify belongs to a rule that allows read"},
+    {V "rules: [{id: a, allow: [create], to: [authenticated], verify: before}]\n",
+     "p.yaml:2:55: verify belongs to a rule that allows read"},
     {V "services: {ci: }\nrules: [{id: a, deny: [read], to: [\"service:ci\", anonymous], where: "
        "{repo: \"u-${user}/*\"}}]\n",
      "p.yaml:3:9: ${user} is the name of a person, and rule \"a\" is for none"},
