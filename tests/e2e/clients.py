@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 BUILD = Path(os.environ.get("BUILD") or Path(__file__).resolve().parents[2] / "build").absolute()
-HF = {"hf0362": BUILD / "venv-hf0362", "hf240": BUILD / "venv-hf240", "hf240-noxet": BUILD / "venv-hf240-noxet"}
+HF = {name: BUILD / f"venv-{name}" for name in ("hf0362", "hf133", "hf240", "hf240-noxet", "datasets")}
 
 
 @dataclass
@@ -40,7 +40,7 @@ def run(command: list[str], env: Mapping[str, str] | None = None, timeout: float
 
 
 def python(client: str, code: str, env: Mapping[str, str], *arguments: str, timeout: float = 120) -> Run:
-    """Run Python code with a version of huggingface_hub: hf0362, hf240 or hf240-noxet."""
+    """Run Python code with a version of huggingface_hub (HF), or with the datasets library."""
     return run([str(HF[client] / "bin" / "python"), "-c", code, *arguments], env, timeout)
 
 
@@ -75,3 +75,10 @@ def terminal(client: str, env: Mapping[str, str], *arguments: str, timeout: floa
 
 def curl(*arguments: str, timeout: float = 120) -> Run:
     return run(["curl", "-q", "-sS", "--noproxy", "*", *arguments], None, timeout)
+
+
+def aria2c(env: Mapping[str, str], url: str, out: Path, *arguments: str, timeout: float = 120) -> Run:
+    """aria2c as people's scripts call it, with their token; errors of single connections are tried again once a second."""
+    token = ["--header", f"Authorization: Bearer {env['HF_TOKEN']}"] if "HF_TOKEN" in env else []
+    return run(["aria2c", "--no-conf", "--no-netrc", "--all-proxy=", "--retry-wait=1", "-d", str(out.parent), "-o", out.name, *token, *arguments, url],
+               env, timeout)
