@@ -118,10 +118,16 @@ test: ## check and e2e; installs what they need first (Debian 12)
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
 
-bench: all ## ratios against static nginx, proxy_cache, slice and the Hub itself; as JSON in build/bench.json
+BENCH_BIN := $(patsubst %,$(BUILD)/bench/%,http_load policy_bench index_bench)
+$(BUILD)/bench/%: tests/bench/%.c $(LIBS_ALL)
+	@mkdir -p $(@D); echo '  LD  $@'
+	$(V)$(TEST_CC) -o $@ $< $(LIBS_ALL) $(LIBS)
+# QUICK=1: at most 5 minutes, else 40. PEER=URL [PEER_TOKEN_FILE=FILE]: another gateway in the table. ONLY=TEXT: some of it
+bench: all $(BENCH_BIN) ## hubgate, static nginx, proxy_cache, slice and the Hub itself side by side: docs/benchmarks.md
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@tests/venv venv-hf240-noxet
-	@python3 -m tests.bench
+	@python3 -m tests.bench $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)') $(if $(PEER),--peer '$(PEER)') \
+	    $(if $(PEER_TOKEN_FILE),--peer-token-file '$(PEER_TOKEN_FILE)')
 
 format: ## lay out the C sources (not ngx_module/, which keeps nginx's style)
 	find $(ROOMS) tests -name '*.[ch]' -print0 | xargs -0 clang-format -i
