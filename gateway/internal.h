@@ -308,9 +308,10 @@ int document_mint(struct gateway *gw, struct gateway_request *req, struct gatewa
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 
 /* range.c */
-enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_UNSATISFIABLE };
-/* One range of RFC 9110; several, another unit or nonsense are RANGE_NONE (the whole answer is
- * always allowed). [first, end) */
+enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
+#define RANGES_MAX 64u /* more in one header are ignored (RFC 9110 14.2) */
+/* RANGE_ONE: [first, end). Another unit or nonsense is RANGE_NONE: the whole answer is always
+ * allowed. RANGE_SEVERAL: some of them are there. */
 enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
                             bool *open);
 /* Does this client start anew on a 200 to a resumed download? (hf_hub 0.36.2 and >= 1.5 do, others

@@ -1,25 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* range.c - the Range header (RFC 9110 section 14) for blobs that are still filling; whole blobs
- * have nginx's filter. */
+/* range.c - the Range header (RFC 9110 section 14): one range of a blob that is still filling, and
+ * whether nginx's filter may do it on a whole one. */
 #include "gateway/internal.h"
 
-enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
-                            bool *open)
+/* "5-9", "5-", "-5" */
+static enum range_kind one_range(struct gw_str spec, uint64_t size, uint64_t *first, uint64_t *end,
+                                 bool *open)
 {
-    struct gw_str rest = gw_str_trim(header), from;
+    struct gw_str from;
     uint64_t a, b;
 
     *open = false;
-    if (!gw_str_ieq(gw_str_sub(rest, 0, 6), GW_STR("bytes=")))
-        return RANGE_NONE;
-    rest = gw_str_trim(gw_str_sub(rest, 6, rest.n));
-    if (rest.n > 64 || memchr(rest.p, ',', rest.n) != NULL || !gw_str_split(&rest, '-', &from) ||
-        rest.p == NULL)
+    if (spec.n > 64 || !gw_str_split(&spec, '-', &from) || spec.p == NULL)
         return RANGE_NONE;
     from = gw_str_trim(from);
-    rest = gw_str_trim(rest);
+    spec = gw_str_trim(spec);
     if (from.n == 0) { /* the last b bytes */
-        if (!gw_str_u64(rest, &b))
+        if (!gw_str_u64(spec, &b))
             return RANGE_NONE;
         if (b == 0 || size == 0)
             return RANGE_UNSATISFIABLE;
@@ -29,15 +26,36 @@ enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first
     }
     if (!gw_str_u64(from, &a))
         return RANGE_NONE;
-    *open = rest.n == 0;
+    *open = spec.n == 0;
     b = size ? size - 1 : 0;
-    if (!*open && (!gw_str_u64(rest, &b) || b < a))
+    if (!*open && (!gw_str_u64(spec, &b) || b < a))
         return RANGE_NONE;
     if (a >= size)
         return RANGE_UNSATISFIABLE;
     *first = a;
     *end = b < size ? b + 1 : size;
     return RANGE_ONE;
+}
+
+enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
+                            bool *open)
+{
+    enum range_kind kind, all = RANGE_UNSATISFIABLE;
+    struct gw_str rest = gw_str_trim(header), spec;
+    unsigned n = 0;
+
+    *open = false;
+    if (!gw_str_ieq(gw_str_sub(rest, 0, 6), GW_STR("bytes=")))
+        return RANGE_NONE;
+    rest = gw_str_trim(gw_str_sub(rest, 6, rest.n));
+    while (gw_str_split(&rest, ',', &spec)) {
+        kind = ++n > RANGES_MAX ? RANGE_NONE : one_range(gw_str_trim(spec), size, first, end, open);
+        if (kind == RANGE_NONE)
+            return kind;
+        if (kind == RANGE_ONE)
+            all = kind;
+    }
+    return n == 0 ? RANGE_NONE : n > 1 && all == RANGE_ONE ? RANGE_SEVERAL : all;
 }
 
 bool range_client_restarts(struct gw_str ua)

@@ -132,6 +132,8 @@ static int after_mismatch(struct gateway *gw, struct gateway_request *req,
                           struct gateway_answer *ans, struct gw_str digest, uint64_t size,
                           enum range_kind *kind, uint64_t first, bool open)
 {
+    if (*kind == RANGE_SEVERAL && cache_recently_mismatched(gw->cache, digest))
+        *kind = RANGE_NONE;
     if (*kind != RANGE_ONE || first == 0 || !open || !cache_recently_mismatched(gw->cache, digest))
         return GW_AGAIN;
     if (range_client_restarts(req->user_agent)) {
@@ -164,7 +166,7 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
     rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
     if (rc != GW_AGAIN)
         return rc;
-    if (kind == RANGE_NONE) {
+    if (kind != RANGE_ONE) { /* several: the whole, while it is not held (RFC 9110 14.2) */
         first = 0;
         end = e->size;
     }
@@ -256,8 +258,8 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
         return rc;
     if (kind == RANGE_UNSATISFIABLE) /* here, and not in nginx's filter, which says it in HTML */
         return serve_range_error(gw, req, ans, e->size, GW_STR(""));
-    /* several ranges, or nonsense: the whole, as for who starts anew on it */
-    ranges = req->range.n == 0 || kind == RANGE_ONE;
+    /* nonsense, or who starts anew: the whole */
+    ranges = req->range.n == 0 || kind == RANGE_ONE || kind == RANGE_SEVERAL;
     rc = serve_blob(gw, req, ans, e, ranges);
     if (rc != GW_NOT_FOUND)
         return rc;

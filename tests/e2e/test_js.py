@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import pytest
 from clients import BUILD, Run, run
-from downloads import sha256
+from downloads import MIB, forget, fresh, sha256, slice_of, whole
 
 from tests.lab import procs
 from tests.lab.hubctl import HubProcess
@@ -239,3 +239,42 @@ def test_huggingface_js_without_a_token(world: World) -> None:
     assert out["file"] == [files()["config.json"].stat().st_size, sha256(files()["config.json"].read_bytes())]
     for name in ("repo", "revision", "blocked", "blockedTree", "blockedInfo", "gated", "private", "privateTree", "privateInfo"):
         assert out[name]["status"] == 401 and LOGIN in out[name]["error"], (name, out[name])
+
+
+PIECES = r"""{
+    size: async () => (await hub.fileDownloadInfo({ ...keys, repo, path: "model.bin" })).size,
+    parts: async () => {
+        const blob = await hub.downloadFile({ ...keys, repo, path: "model.bin" });
+        return Promise.all(SPANS.map(async ([first, end]) => sha(await blob.slice(first, end))));
+    },
+    whole: async () => sha(await hub.downloadFile({ ...keys, repo, path: "model.bin" })),
+    stream: async () => {
+        const hash = createHash("sha256"); let size = 0;
+        for await (const chunk of (await hub.downloadFile({ ...keys, repo, path: "model.bin" })).stream()) { hash.update(chunk); size += chunk.length; }
+        return [size, hash.digest("hex")];
+    },
+    listed: async () => (await all(hub.listFiles({ ...keys, repo, expand: false }))).map((each) => [each.path, each.size, each.lfs?.oid ?? null])
+        .filter(([path]) => path !== ".gitattributes"),
+}"""
+
+
+def test_huggingface_js_pieces_of_a_large_file(world: World, hub: HubProcess) -> None:
+    """Slices at once of a file that is not held cost their MiB; then all of it, in one piece and as a stream, once."""
+    size = 32 * MIB + 77
+    facts, spans = fresh(hub, size), [[0, 8], [size - 100, size], [9 * MIB - 3, 9 * MIB + 3], [20 * MIB, 21 * MIB]]
+    cases = PIECES.replace("SPANS", json.dumps(spans))
+    parts = [[end - first, sha256(slice_of(facts, first, end))] for first, end in spans]
+    out = ask_hub(world.env("reader"), cases.partition("    whole:")[0] + "}", facts["repo"])
+    assert out["size"] == size and out["parts"] == parts
+    hub.wait_idle()
+    assert hub.content_bytes() <= 6 * MIB                    # one of each slice, two across the border, and of the first byte
+    out = ask_hub(world.env("reader"), cases, facts["repo"])
+    assert out["parts"] == parts and out["whole"] == out["stream"] == [size, facts["sha256"]]
+    assert ["model.bin", size, facts["sha256"]] in out["listed"] and len(out["listed"]) == 2
+    whole(world, facts)
+    hub.wait_idle()
+    assert hub.content_bytes() <= size + 2 * MIB
+    hub.reset_stats()
+    again = ask_hub(world.env("reader"), cases, facts["repo"])
+    assert {**again, "asked": 0} == {**out, "asked": 0} and hub.requests(contains=facts["repo"]) == []
+    forget(facts)

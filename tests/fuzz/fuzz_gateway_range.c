@@ -31,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         demand(first < end && end <= total);
         demand(!open || end == total);
         break;
+    case RANGE_SEVERAL:
+        demand(memchr(header.p, ',', header.n) != NULL && total > 0);
+        break;
     case RANGE_UNSATISFIABLE:
     case RANGE_NONE:
         break;

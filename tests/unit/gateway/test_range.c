@@ -4,7 +4,7 @@
 
 static void test_ranges(void **state)
 {
-    enum { NONE = RANGE_NONE, ONE = RANGE_ONE, BAD = RANGE_UNSATISFIABLE };
+    enum { NONE = RANGE_NONE, ONE = RANGE_ONE, MANY = RANGE_SEVERAL, BAD = RANGE_UNSATISFIABLE };
     static const struct {
         const char *header;
         uint64_t size;
@@ -46,7 +46,14 @@ static void test_ranges(void **state)
         {"bytes=-", 10, NONE, 0, 0, false},
         {"bytes=5", 10, NONE, 0, 0, false},
         {"bytes=5-4", 10, NONE, 0, 0, false}, /* invalid by the RFC */
-        {"bytes=0-1,3-4", 10, NONE, 0, 0, false},
+        {"bytes=0-1,3-4", 10, MANY, 0, 0, false},
+        {"bytes=0-1 , -1,5-", 10, MANY, 0, 0, false},
+        {"bytes=0-1,10-", 10, MANY, 0, 0, false},
+        {"bytes=11-12,10-,-0", 10, BAD, 0, 0, false},
+        {"bytes=0-1,4-3", 10, NONE, 0, 0, false},
+        {"bytes=0-1,x", 10, NONE, 0, 0, false},
+        {"bytes=,0-1", 10, NONE, 0, 0, false},
+        {"bytes=0-1,,3-4", 10, NONE, 0, 0, false},
         {"bytes=0-1,", 10, NONE, 0, 0, false},
         {"bytes=a-b", 10, NONE, 0, 0, false},
         {"bytes=1-b", 10, NONE, 0, 0, false},
