@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 4u
+#define CACHE_SHARED_VERSION 5u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -61,6 +61,19 @@ struct cache_counters {
     /* names and blobs; values that are wrong (also misses); calls that no server answered */
     _Atomic uint64_t share_hits, share_misses, share_rejected, share_errors;
 };
+/* What upstream allows (limit.c): one gateway is one account, its budget is the whole company's. */
+enum cache_limit_kind {
+    CACHE_LIMIT_API,
+    CACHE_LIMIT_RESOLVERS, /* files */
+    CACHE_LIMIT_PAGES,
+    CACHE_LIMIT_KINDS
+};
+struct cache_limit {
+    _Atomic int64_t not_before_ms;       /* wall: nothing is asked before; 0: none */
+    _Atomic int64_t remaining, reset_ms; /* requests left until then (wall); never negative */
+    _Atomic int64_t quota;               /* per window; 0: not said */
+    _Atomic uint64_t refused, held_back; /* 429 of upstream; calls that were not made */
+};
 struct cache_shared {
     uint32_t version;
     _Atomic uint32_t index_epoch;      /* goes up when the index is set aside: all reopen */
@@ -74,6 +87,7 @@ struct cache_shared {
     _Atomic uint64_t zone; /* random: names this memory, of this master, in maps; 0: not yet */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;
+    struct cache_limit limits[CACHE_LIMIT_KINDS];
 };
 /* In zeroed memory, before the first fork. @return GW_OK; GW_IO (eventfd) */
 int cache_shared_init(struct cache_shared *s, struct gw_error *err) GW_MUST_CHECK;
@@ -219,6 +233,15 @@ int cache_upstream_call(struct cache *c, const struct cache_call *call,
                         int (*sink)(void *ctx, struct gw_str bytes), void *ctx,
                         struct cache_reply *out, struct gw_arena *a,
                         struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- upstream's rate limits: any thread. Calls and transfers keep to them: GW_UNAVAILABLE with
+ * err->sys 429, without a call ---- */
+/* How long nothing is asked; 0: it may be. */
+int64_t cache_limit_wait_ms(const struct cache_shared *s, enum cache_limit_kind kind);
+/* So little is left of this window that nothing should be fetched ahead of who needs it. */
+bool cache_limit_low(const struct cache_shared *s, enum cache_limit_kind kind);
+/* Another node knows better. wall ms */
+void cache_limit_until(struct cache_shared *s, enum cache_limit_kind kind, int64_t not_before_ms);
 
 /* ---- other nodes (Redis): job, peer REDIS ----
  * Never trusted and never needed. Every value is framed: version, kind, name, time, bytes, MAC

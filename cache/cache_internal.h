@@ -2,11 +2,15 @@
 /*
  * cache/cache_internal.h - what the files of this room share.
  *
- *   cache.c     open and close, folders, VERSION, owners, options      shared.c    slots, counters,
- * wakes index.c     records in LMDB                                        resolve.c   names, by a
- * thread of their own upstream.c  curl: rules for every request, documents, redirects    blob.c
- * whole blobs: open, fetch small, put, take fill.c and what it uses (map, part, fetcher, reader):
- * large blobs
+ *   cache.c     open and close, folders, VERSION, owners, options
+ *   shared.c    slots, counters, wakes
+ *   index.c     records in LMDB
+ *   resolve.c   names, by a thread of their own
+ *   upstream.c  curl: rules for every request, documents, redirects
+ *   limit.c     what upstream allows: rate limits
+ *   blob.c      whole blobs: open, fetch small, put, take
+ *   fill.c      and what it uses (map, part, fetcher, transfer, reader): large blobs
+ *   share*.c    other nodes (share_internal.h)
  *
  * Handles of libcurl and LMDB are void pointers here: their headers stay in the one .c file that
  * needs them.
@@ -106,6 +110,12 @@ int cache_upstream_url(struct cache *c, struct gw_str target, struct gw_buf *out
                        struct gw_error *err) GW_MUST_CHECK;
 /* Is this URL on the upstream's own origin (scheme, host, port)? Only there the token goes. */
 bool cache_upstream_own(struct cache *c, const char *url);
+
+/* Before and after each request (limit.c): may the Hub be asked for this URL now? What did its
+ * answer say of the limits? Other hosts have none. @return GW_OK; GW_UNAVAILABLE with err->sys 429
+ */
+int cache_upstream_may_ask(struct cache *c, const char *url, struct gw_error *err) GW_MUST_CHECK;
+void cache_upstream_heard(struct cache *c, void *easy, const char *url, int status);
 
 /* What one request on an easy handle needs to live as long as it, at a place that does not move;
  * zeroed before the first use. */

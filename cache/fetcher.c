@@ -180,6 +180,11 @@ static void hop(struct transfer *t)
     cache_transfer_release(&t->extra);
     memset(&t->extra, 0, sizeof(t->extra));
     t->again_ms = 0;
+    if (cache_upstream_may_ask(c, t->url.p, NULL) != GW_OK) { /* as if it had said so again */
+        fail_transfer(t, FILL_STATUS, 429, 1,
+                      cache_limit_wait_ms(c->shared, CACHE_LIMIT_RESOLVERS));
+        return;
+    }
     rc = cache_upstream_setup(c, t->easy, t->url.p, NULL, 0, 0, &t->extra, &err);
     if (rc == GW_AGAIN && gw_mono_ms() - t->begun_ms < RESOLVED_MS) {
         t->again_ms = gw_mono_ms() + RESOLVE_MS;
@@ -248,6 +253,7 @@ static void finish(struct transfer *t, CURLcode code)
 
     curl_multi_remove_handle(t->fetcher->multi, t->easy);
     t->added = false;
+    cache_upstream_heard(f->table->cache, t->easy, t->url.p, status);
     if (!transfer_flush(t) && t->bad == 0) {
         end_transfer(t, false); /* lost, or ended */
         return;

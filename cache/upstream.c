@@ -8,6 +8,7 @@
  * so that what was judged is what is asked.
  */
 #include "cache/cache_internal.h"
+#include "cache/limit_internal.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -174,6 +175,43 @@ bool cache_upstream_own(struct cache *c, const char *url)
 
     place_release(&p);
     return own;
+}
+
+/* Of a URL on the upstream's own origin: its path without the one that upstream.url may have. */
+static bool hub_path(struct cache *c, const struct place *p, struct gw_str *path)
+{
+    size_t n = strlen(c->upstream->origin.path);
+
+    *path = gw_str_c(p->path);
+    if (n > 1 && path->n > n && path->p[n] == '/' &&
+        memcmp(path->p, c->upstream->origin.path, n) == 0) {
+        *path = gw_str_sub(*path, n, path->n);
+    }
+    return same_origin(p, &c->upstream->origin);
+}
+
+int cache_upstream_may_ask(struct cache *c, const char *url, struct gw_error *err)
+{
+    struct place p = {0};
+    struct gw_str path;
+    int rc = GW_OK;
+
+    if (parse(url, &p) == GW_OK && hub_path(c, &p, &path)) {
+        rc = limit_check(c->shared, path, err);
+    }
+    place_release(&p);
+    return rc;
+}
+
+void cache_upstream_heard(struct cache *c, void *easy, const char *url, int status)
+{
+    struct place p = {0};
+    struct gw_str path;
+
+    if (status != 0 && parse(url, &p) == GW_OK && hub_path(c, &p, &path)) {
+        limit_hear(c->shared, easy, path, status);
+    }
+    place_release(&p);
 }
 
 bool cache_is_redirect(int status)
@@ -660,6 +698,10 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
     if (left_ms <= 0) {
         return gw_fail(err, GW_TIMEOUT, 0, "upstream: no time left");
     }
+    rc = cache_upstream_may_ask(c, url, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
     easy = take_handle(c->upstream);
     if (easy == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "upstream: no memory");
@@ -682,6 +724,7 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
             failed = x->refused == GW_OK && !x->enough && code != CURLE_OK;
             failed = failed || x->reply->status == 429 || x->reply->status >= 500;
             atomic_fetch_add(&c->shared->counters.upstream_failures, failed);
+            cache_upstream_heard(c, easy, url, x->reply->status);
         }
         if (x->refused != GW_OK && x->why == NULL) { /* the sink may have said why */
             rc = err != NULL && err->status == x->refused
@@ -705,20 +748,14 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
 /* Path and query of a URL on our origin, without the path that upstream.url may have. */
 static int target_of(struct cache *c, const char *url, struct gw_arena *a, struct gw_str *out)
 {
-    const char *prefix = c->upstream->origin.path;
     struct place p = {0};
     struct gw_str path;
-    size_t n;
     int rc = parse(url, &p);
 
     if (rc != GW_OK) {
         return rc;
     }
-    path = gw_str_c(p.path);
-    n = strlen(prefix);
-    if (n > 1 && path.n > n && path.p[n] == '/' && memcmp(path.p, prefix, n) == 0) {
-        path = gw_str_sub(path, n, path.n);
-    }
+    (void)hub_path(c, &p, &path);
     *out = gw_arena_printf(a, GW_STR_FMT "%s%s", GW_STR_ARG(path), p.query != NULL ? "?" : "",
                            p.query != NULL ? p.query : "");
     place_release(&p);

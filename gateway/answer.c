@@ -165,6 +165,18 @@ int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gatewa
     return GW_OK;
 }
 
+/* Whoever asks again then is not refused again. */
+static int limit_wait_s(const struct gateway *gw)
+{
+    int64_t most = 0;
+
+    for (int kind = 0; kind < CACHE_LIMIT_KINDS; kind++) {
+        int64_t wait = cache_limit_wait_ms(&gw->shared->cache, (enum cache_limit_kind)kind);
+        most = wait > most ? wait : most;
+    }
+    return most > 0 ? (int)((most + 999) / 1000) : 1;
+}
+
 /* A job failed. Outages are 503, never 401 or 404: clients take those as final (hub clients' retry
  * rules, docs/clients.md). */
 int answer_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
@@ -184,7 +196,7 @@ int answer_failure(struct gateway *gw, struct gateway_request *req, struct gatew
         return answer_refuse(gw, req, ans, HUB_BAD_UPSTREAM, text, 0);
     case GW_UNAVAILABLE:
         if (err->sys == 429)
-            return answer_refuse(gw, req, ans, HUB_BUSY, text, 30);
+            return answer_refuse(gw, req, ans, HUB_BUSY, text, limit_wait_s(gw));
         return answer_refuse(gw, req, ans, HUB_OUTAGE, text, 5);
     case GW_TIMEOUT:
     case GW_CANCELLED:

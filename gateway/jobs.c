@@ -50,7 +50,7 @@ int job_outage(struct gateway_job *job, const struct cache_reply *reply, enum hu
 {
     if (why == HUB_BUSY)
         return gw_fail(&job->result.err, GW_UNAVAILABLE, 429,
-                       "upstream limits the rate of this gateway; retry later");
+                       "upstream limits the rate of this whole gateway; retry later");
     return gw_fail(&job->result.err, is_refusal(reply->status) ? GW_INVALID : GW_UNAVAILABLE,
                    reply->status, "upstream answered %d%s" GW_STR_FMT, reply->status,
                    reply->error_message.n ? ": " : "",

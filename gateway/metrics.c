@@ -24,6 +24,8 @@ enum where {
     BUILD,   /* 1 */
     OPEN,    /* breakers: 1 while open */
     OPENED,  /* breakers: how often */
+    LIMITS,  /* cache_limit, 64 bits */
+    WAIT,    /* limits: seconds in which nothing is asked */
 };
 
 struct label { /* NULL name: none */
@@ -43,12 +45,14 @@ static const char *const route_names[METRICS_ROUTE_COUNT] = {"file", "document",
 static const char *const status_names[METRICS_STATUSES] = {"none", "1xx", "2xx",
                                                            "3xx",  "4xx", "5xx"};
 static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream", "repo", "disk"};
+static const char *const limit_names[CACHE_LIMIT_KINDS] = {"api", "resolvers", "pages"};
 static const char *const login_names[2] = {"ok", "failed"};
 static const char *const versions[1] = {HUBGATE_VERSION};
 
 #define CACHE_AT(member) CACHE, offsetof(struct cache_counters, member)
 #define WORKERS_AT(member) WORKERS, offsetof(struct gateway_counters, member)
 #define OWNED_AT(member) OWNED, offsetof(struct gateway_counters, member)
+#define LIMITS_AT(member) LIMITS, offsetof(struct cache_limit, member)
 #define SLOTS_AT(member) SLOTS, offsetof(struct cache_slot, member)
 
 /* Cells of a row with labels lie one after the other, the last label runs fastest. */
@@ -149,6 +153,27 @@ static const struct row {
      "bytes of bodies from upstream",
      CACHE_AT(upstream_bytes),
      {{0}}},
+    {"hubgate_upstream_limit_remaining",
+     GAUGE,
+     "requests that upstream allows in this window, as it last said",
+     LIMITS_AT(remaining),
+     {LABEL("limit", limit_names)}},
+    {"hubgate_upstream_limit_wait_seconds",
+     GAUGE,
+     "how long nothing is asked of upstream",
+     WAIT,
+     0,
+     {LABEL("limit", limit_names)}},
+    {"hubgate_upstream_limited_total",
+     COUNTER,
+     "429 of upstream",
+     LIMITS_AT(refused),
+     {LABEL("limit", limit_names)}},
+    {"hubgate_upstream_held_back_total",
+     COUNTER,
+     "calls that were not made because of a limit",
+     LIMITS_AT(held_back),
+     {LABEL("limit", limit_names)}},
     {"hubgate_fills_total", COUNTER, "files whose fetch was begun", CACHE_AT(fills), {{0}}},
     {"hubgate_filled_bytes_total",
      COUNTER,
@@ -302,6 +327,10 @@ static uint64_t read_cell(const struct gateway *gw, enum where where, size_t off
 
     if (where == BUILD)
         return 1;
+    if (where == WAIT)
+        return (uint64_t)(cache_limit_wait_ms(&s->cache, (enum cache_limit_kind)i) + 999) / 1000;
+    if (where == LIMITS)
+        return atomic_load((const _Atomic uint64_t *)((const char *)&s->cache.limits[i] + offset));
     if (where == OPEN)
         return wants_open(gw, (enum gw_peer)i);
     if (where == OPENED)

@@ -244,10 +244,17 @@ int wants_park(struct gateway *gw, struct gateway_request *req, const struct gw_
     return GW_AGAIN;
 }
 
+/* What is left of upstream's limit is for who waits. (Small files are never fetched ahead.) */
+static bool is_spare(const struct gateway *gw, enum gw_peer peer)
+{
+    return peer != GW_PEER_UPSTREAM || !cache_limit_low(&gw->shared->cache, CACHE_LIMIT_API);
+}
+
 void wants_background(struct gateway *gw, const struct gw_want *want)
 {
-    if (want->key.p == NULL || (gw->leaving && want->peer != GW_PEER_DISK) ||
-        wants_open(gw, want->peer) || gw_mono_ms() < gw->lanes[want->peer].quiet_until_ms)
+    if (!is_spare(gw, want->peer) || want->key.p == NULL ||
+        (gw->leaving && want->peer != GW_PEER_DISK) || wants_open(gw, want->peer) ||
+        gw_mono_ms() < gw->lanes[want->peer].quiet_until_ms)
         return;
     (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
 }
@@ -318,17 +325,28 @@ void gateway_job_done(struct gateway_job *job)
     job_free(job);
 }
 
+/* What another worker's call met, in our words. */
+static void explain(struct gateway_result *r)
+{
+    enum gw_status status = (enum gw_status)r->status;
+    int sys = r->err.sys;
+
+    if (sys == 429)
+        gw_fail(&r->err, status, sys, "upstream's rate limit of this whole gateway is used up");
+    else if (sys >= 400 && sys < 600)
+        gw_fail(&r->err, status, sys, "upstream answered %d just now", sys);
+    else
+        gw_fail(&r->err, status, sys, "the call upstream failed just now (%s)",
+                gw_status_name(status));
+}
+
 /* Another worker's call has ended: what it brought is in the index, how it failed is told. */
 static void end_over(struct gateway_job *job)
 {
-    struct gateway_result *r = &job->result;
-
     unlist(job);
     breaker_learn(job->gw, job);
-    if (r->status != GW_OK)
-        gw_fail(&r->err, (enum gw_status)r->status, r->err.sys,
-                "%s: the call of another worker failed just now (%s)", breaker_peer_name(job->peer),
-                gw_status_name((enum gw_status)r->status));
+    if (job->result.status != GW_OK)
+        explain(&job->result);
     wake_all(job);
     job_free(job);
 }

@@ -105,6 +105,62 @@ def test_the_worker_that_calls_dies(make_world: Callable[..., World], hub: HubPr
         assert first.result() == 0 and set(answers) <= {0, 200} and 200 in answers
 
 
+def test_a_rate_limit_is_the_whole_nodes(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """After one 429 nobody asks until its time: what is held is served, the rest is told how long."""
+    world = make_world(workers=2, private={}, settings={"upstream.ttl": "0s", "upstream.stale_max": "0s"})
+    facts, other = fresh(hub, 2 * MIB), fresh(hub, 1000)
+    held = f"/api/models/{facts['repo']}"
+    before = world.get(held, "reader")
+    assert before.status == 200
+    hub.wait_idle()
+    hub.fault("/api/models/", status=429, retry_after=200, times=1)
+    hub.reset_stats()
+    assert (world.get(held, "reader").status, len(hub.requests())) == (200, 1)
+    for answer in all_at_once([world], f"/api/models/{other['repo']}"):
+        assert answer.status == 429 and 190 <= int(str(answer["retry-after"])) <= 200
+        assert str(answer["ratelimit"]).startswith('"gateway";r=0;t=') and "upstream's rate limit" in str(answer["x-error-message"])
+    for answer in all_at_once([world], held):
+        assert (answer.status, answer["x-cache"], answer.body) == (200, "STALE", before.body)
+        assert str(answer["x-hf-warning"]).startswith("gateway; ")
+    assert len(hub.requests()) == 1
+
+
+def test_a_used_up_limit_stops_calls_before_a_429(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """With little left nothing is fetched ahead; with nothing left nothing is asked. Files have a limit of their own."""
+    world = make_world(workers=2, private={}, settings={"upstream.ttl": "0s", "upstream.stale_max": "1h"})
+    facts = fresh(hub, 3 * MIB)
+    info = f"/api/models/{facts['repo']}"
+    hub.fault("/api/models/", headers={"RateLimit": '"api";r=20;t=300'})
+    assert world.get(info, "reader").status == 200
+    hub.wait_idle()
+    hub.reset_stats()
+    for _ in range(10):
+        assert world.get(info, "reader")["x-cache"] == "STALE"
+    assert hub.requests() == []
+    hub.heal()
+    hub.fault("/api/models/", headers={"RateLimit": '"api";r=0;t=300'})
+    assert world.get(facts["target"], "reader").body                # its entry is the last call of the API
+    assert calls(hub).keys() >= {f"POST /api/models/{facts['repo']}/paths-info/{facts['commit']}", f"GET {facts['target']}"}
+    hub.reset_stats()
+    assert world.get(f"{info}/refs", "reader").status == 429
+    assert hub.requests() == []
+
+
+def test_transfers_keep_to_a_limit(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """A 429 for one file: no other file's transfer asks before its time."""
+    world = make_world(workers=2, private={})
+    one, two = fresh(hub, 3 * MIB), fresh(hub, 3 * MIB)
+    for facts in (one, two):                                         # the entries are known
+        assert world.head(facts["target"], "reader").status == 200
+    hub.wait_idle()
+    hub.fault("/resolve/", status=429, retry_after=200, times=1)
+    hub.reset_stats()
+    for facts in (one, two, one):
+        answer = world.get(facts["target"], "reader")
+        assert answer.status == 429 and int(str(answer["retry-after"])) > 150, answer.headers
+    assert [record["status"] for record in hub.requests()] == [429]
+
+
 def has_call(pid: int, hub: HubProcess) -> bool:
     """Has this process a connection to the Hub?"""
     port = f":{int(hub.url.rpartition(':')[2]):04X}"
