@@ -85,8 +85,9 @@ static void failed(struct gateway *gw, enum gw_peer peer, struct gateway_breaker
     if ((said == 0 || now - said >= SAY_MS) &&
         atomic_compare_exchange_strong(&b->said_ms, &said, now)) {
         atomic_store(&b->told, 1);
-        gw_log_write(&gw->log, GW_LOG_WARN, "%s fails, next try in %lld ms: %s",
-                     breaker_peer_name(peer), (long long)pause, err->text);
+        if (peer != GW_PEER_REDIS) /* of that one cache/ writes a line itself, as often */
+            gw_log_write(&gw->log, GW_LOG_WARN, "%s fails, next try in %lld ms: %s",
+                         breaker_peer_name(peer), (long long)pause, err->text);
     }
 }
 

@@ -4,6 +4,7 @@
  * serve, on one stack, from the start each time a fact arrived.
  */
 #include "gateway/internal.h"
+#include "gateway/nodes.h"
 
 #include <stdio.h>
 
@@ -163,6 +164,7 @@ void gateway_tick(struct gateway *gw)
         wants_next_step(gw, &want);
     audit_tick(gw, false);
     wants_tick(gw);
+    nodes_tick(gw);
     metrics_tick(gw);
 }
 

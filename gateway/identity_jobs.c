@@ -271,6 +271,20 @@ static int read_person(struct gateway_job *job, const struct auth_subject *old,
     return auth_ldap_refresh(d, old, address_of, gw, job->deadline_ms, &job->arena, now, err);
 }
 
+/* May somebody do less now, or more? Order does not matter to the directory, so it may not to us.
+ */
+static bool has_changed(const struct auth_subject *old, const struct auth_subject *now)
+{
+    bool same = old->state == now->state && old->n_groups == now->n_groups;
+
+    for (size_t i = 0; same && i < old->n_groups; i++) {
+        same = false;
+        for (size_t k = 0; !same && k < now->n_groups; k++)
+            same = gw_str_eq(old->groups[i], now->groups[k]);
+    }
+    return !same;
+}
+
 static int refresh_subject(struct gateway_job *job, const struct auth_subject *old)
 {
     struct gateway *gw = job->gw;
@@ -288,6 +302,10 @@ static int refresh_subject(struct gateway_job *job, const struct auth_subject *o
         now.checked_ms = gw_wall_ms();
         now.id = old->id;
         rc = identity_put_subject(gw, &now, err);
+    }
+    if (rc == GW_OK && has_changed(old, &now)) {
+        job->tell_kind = CACHE_SUBJECT;
+        job->tell_id = old->id;
     }
     auth_users_free(users);
     return rc;

@@ -79,6 +79,7 @@ struct gateway_shared {
     uint32_t version;
     struct cache_shared cache;
     struct gateway_counters slots[CACHE_SLOTS];
+    _Atomic int64_t listened_ms; /* monotonic: one worker hears what other nodes tell */
     struct gateway_breaker breakers[GW_PEER_COUNT];
     struct flights flights;
 };
@@ -123,6 +124,17 @@ struct gateway_job {
     struct flight flight;
     bool flying, waits, over;
     int64_t look_ms; /* monotonic: it looks whether that one lives */
+    /* other nodes (nodes.c). ahead_of: of "ask": the job it asks for, which counts as running */
+    struct gateway_job *ahead_of;
+    bool asked;                     /* in this turn */
+    uint64_t fence;                 /* of our lease; 0: none */
+    int64_t again_ms, alone_ms;     /* monotonic: another node calls. Not before; not longer than */
+    struct cache_share_name *names; /* what it brought, for the others */
+    size_t n_names, cap_names;
+    bool too_many, give_blob;
+    struct gw_str lease;       /* of "give" */
+    enum cache_kind tell_kind; /* 0: nothing */
+    struct gw_str tell_id;     /* a record of data/ that it changed */
     struct gateway_waiter *waiters;
     struct gateway_result result; /* over: GW_OK: look into the index again */
 };
@@ -196,6 +208,11 @@ void wants_background(struct gateway *gw, const struct gw_want *want);
  * yet. */
 void wants_next_step(struct gateway *gw, const struct gw_want *want);
 void wants_unpark(struct gateway_request *req);
+#define WANTS_BACKGROUND_MS 60000
+/* For nodes.c: a job that no request wants by itself, and into the queue of its peer with it. */
+struct gateway_job *wants_new_job(struct gateway *gw, const struct gw_want *want,
+                                  int64_t deadline_ms);
+void wants_list_job(struct gateway *gw, struct gateway_job *job);
 void wants_tick(struct gateway *gw);  /* jobs that the pool refused are posted again */
 void wants_close(struct gateway *gw); /* what never ran or was never noticed is freed */
 struct gateway_result *wants_result(struct gateway_state *st, struct gw_str key); /* NULL: none */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* jobs.c - what jobs share: putting records, calling upstream, reading its refusals. */
 #include "gateway/jobs.h"
+#include "gateway/nodes.h"
 
 bool job_target(struct gateway_job *job, enum hub_route route, struct hub_target *t)
 {
@@ -63,6 +64,15 @@ bool job_is_outage(enum hub_reason why)
            why != HUB_ENTRY_NOT_FOUND && why != HUB_GATED_UPSTREAM;
 }
 
+int job_puts(struct gateway_job *job, const struct cache_put *puts, size_t n)
+{
+    int rc = cache_put(job->gw->cache, puts, n, &job->result.err);
+
+    if (rc == GW_OK)
+        nodes_brought(job, puts, n);
+    return rc;
+}
+
 int job_put(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
             enum gw_status status, int detail, struct gw_str value)
 {
@@ -74,7 +84,7 @@ int job_put(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
 
     if (name.p == NULL || value.p == NULL)
         return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
-    return cache_put(job->gw->cache, &put, 1, &job->result.err);
+    return job_puts(job, &put, 1);
 }
 
 /* There is a next page, and no way to ask for it: better an error than a list cut short. */

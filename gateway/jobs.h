@@ -9,6 +9,10 @@
 int job_put(struct gateway_job *job, enum cache_kind kind, struct gw_str name,
             enum gw_status status, int detail, struct gw_str value) GW_MUST_CHECK;
 
+/* Into the index, and to other nodes once the job has ended well: everything of upstream's goes
+ * this way. As cache_put. */
+int job_puts(struct gateway_job *job, const struct cache_put *puts, size_t n) GW_MUST_CHECK;
+
 /* The repo of a key "verb, type, ns, name, ..." as a target of this route. false: no such type. */
 bool job_target(struct gateway_job *job, enum hub_route route, struct hub_target *t);
 struct gw_str job_upstream_target(struct gateway_job *job, const struct hub_target *t,

@@ -97,7 +97,7 @@ static int put_refs(struct gateway_job *job, struct gw_str sha, struct gw_str id
             rc = gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     }
     if (rc == GW_OK)
-        rc = cache_put(job->gw->cache, puts, n, &job->result.err);
+        rc = job_puts(job, puts, n);
     gw_buf_release(&value);
     return rc;
 }
@@ -377,7 +377,7 @@ int job_paths(struct gateway_job *job)
     rc = ask_paths(&c);
     for (size_t i = 0; i < c.n; i++)
         c.puts[i].record.checked_ms = gw_wall_ms();
-    return rc == GW_OK ? cache_put(job->gw->cache, c.puts, c.n, &job->result.err) : rc;
+    return rc == GW_OK ? job_puts(job, c.puts, c.n) : rc;
 }
 
 /* ---- bytes ---- */

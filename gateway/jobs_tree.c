@@ -52,7 +52,7 @@ static int flush_files(struct tree_call *c)
         if (puts[i].name.p == NULL)
             return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
     }
-    return c->n ? cache_put(job->gw->cache, puts, c->n, &job->result.err) : GW_OK;
+    return c->n ? job_puts(job, puts, c->n) : GW_OK;
 }
 
 static int flush_page(struct tree_call *c, struct gw_str next)

@@ -6,11 +6,11 @@
  * loop: no locks.
  */
 #include "gateway/internal.h"
+#include "gateway/nodes.h"
 
 #include "base/alloc.h"
 
 #define JOB_ARENA_MAX (256u << 20)
-#define BACKGROUND_MS 60000
 #define BACKGROUND_PAUSE_MS 1000 /* after a failure that nobody waited for */
 #define LOOK_MS 250              /* whether the worker that is waited for lives */
 
@@ -38,6 +38,10 @@ static const struct {
     {"pblob", job_private_blob},
     {"fill", job_fill},
     {"audit", job_audit},
+    {"ask", job_ask},
+    {"give", job_give},
+    {"tell", job_tell},
+    {"listen", job_listen},
 };
 
 static void split_fields(struct gateway_job *job)
@@ -48,8 +52,8 @@ static void split_fields(struct gateway_job *job)
         job->fields[job->n_fields++] = field;
 }
 
-static struct gateway_job *job_new(struct gateway *gw, const struct gw_want *want,
-                                   int64_t deadline_ms)
+struct gateway_job *wants_new_job(struct gateway *gw, const struct gw_want *want,
+                                  int64_t deadline_ms)
 {
     struct gateway_job *job = gw_alloc(sizeof(*job));
 
@@ -100,6 +104,12 @@ void gateway_job_run(struct gateway_job *job)
         r->status = gw_fail(&r->err, GW_CANCELLED, 0, "the process ends");
         return;
     }
+    /* those who queued for it when it fell silent would each wait for its silence */
+    if (job->peer == GW_PEER_REDIS && !job->probe && wants_open(job->gw, job->peer)) {
+        job->skipped = true;
+        r->status = breaker_refuse(job->gw, job->peer, &r->err);
+        return;
+    }
     r->status = run_verb(job);
     if (r->status != GW_OK && r->err.status != (enum gw_status)r->status) /* a bare status */
         gw_fail(&r->err, r->status, 0, "%s", gw_status_name(r->status));
@@ -109,12 +119,14 @@ void gateway_job_run(struct gateway_job *job)
 
 /* One call upstream for all workers. A job that is over is ended by the next tick: here its
  * requests may be in the middle of their step. */
-static bool may_fly(struct gateway *gw, struct gateway_job *job)
+static bool may_fly(struct gateway *gw, struct gateway_job *job, int64_t now)
 {
-    if (job->peer != GW_PEER_UPSTREAM || job->flying)
+    if (job->peer != GW_PEER_UPSTREAM)
         return true;
-    if (job->waits || job->over)
+    if (job->waits || job->over || job->again_ms > now)
         return false;
+    if (job->flying)
+        return true;
     switch (flight_begin(&gw->shared->flights, &gw->shared->cache, gw->slot, &job->flight,
                          &job->result.status, &job->result.err.sys)) {
     case FLIGHT_OURS:
@@ -135,36 +147,45 @@ static bool may_fly(struct gateway *gw, struct gateway_job *job)
 static void run_queue(struct gateway *gw, enum gw_peer peer)
 {
     struct gateway_lane *lane = &gw->lanes[peer];
+    int64_t now = gw_mono_ms();
 
     for (struct gateway_job *job = lane->jobs; job != NULL && lane->running < lane->cap;
          job = job->next) {
-        if (job->running || !may_fly(gw, job))
+        if (job->running || !may_fly(gw, job, now))
             continue;
-        if (!gw->post(gw->ctx, job))
+        if (!nodes_ask(gw, job) && !gw->post(gw->ctx, job))
             return; /* the pool is full: the next completion or tick tries again */
         job->running = true;
         lane->running++;
     }
 }
 
+void wants_list_job(struct gateway *gw, struct gateway_job *job)
+{
+    struct gateway_job **at = &gw->lanes[job->peer].jobs;
+
+    while (*at != NULL)
+        at = &(*at)->next;
+    job->next = NULL;
+    *at = job;
+    job->probe = breaker_probe(gw, job->peer);
+    run_queue(gw, job->peer);
+}
+
 static struct gateway_job *find_or_start(struct gateway *gw, const struct gw_want *want,
                                          int64_t deadline_ms)
 {
-    struct gateway_lane *lane = &gw->lanes[want->peer];
-    struct gateway_job **at = &lane->jobs;
-    struct gateway_job *job;
+    struct gateway_job *job = gw->lanes[want->peer].jobs;
 
-    for (; *at != NULL; at = &(*at)->next)
-        if (gw_str_eq((*at)->key, want->key))
-            return *at;
-    job = job_new(gw, want, deadline_ms);
+    for (; job != NULL; job = job->next)
+        if (gw_str_eq(job->key, want->key))
+            return job;
+    job = wants_new_job(gw, want, deadline_ms);
     if (job == NULL)
         return NULL;
-    *at = job;
-    job->probe = breaker_probe(gw, want->peer);
     if (want->peer == GW_PEER_UPSTREAM)
         job->flight = (struct flight){.hash = flight_hash(job->key), .since_ms = gw_mono_ms()};
-    run_queue(gw, want->peer);
+    wants_list_job(gw, job);
     return job;
 }
 
@@ -256,7 +277,7 @@ void wants_background(struct gateway *gw, const struct gw_want *want)
         (gw->leaving && want->peer != GW_PEER_DISK) || wants_open(gw, want->peer) ||
         gw_mono_ms() < gw->lanes[want->peer].quiet_until_ms)
         return;
-    (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
+    (void)find_or_start(gw, want, gw_mono_ms() + WANTS_BACKGROUND_MS);
 }
 
 void wants_next_step(struct gateway *gw, const struct gw_want *want)
@@ -266,7 +287,15 @@ void wants_next_step(struct gateway *gw, const struct gw_want *want)
             job->again = job->again || job->running; /* it has ended, or it would not be named */
             return;
         }
-    (void)find_or_start(gw, want, gw_mono_ms() + BACKGROUND_MS);
+    (void)find_or_start(gw, want, gw_mono_ms() + WANTS_BACKGROUND_MS);
+}
+
+/* Other workers may call for this fact again. */
+static void land(struct gateway_job *job, int status)
+{
+    flight_end(&job->gw->shared->flights, &job->gw->shared->cache, job->gw->slot, job->flight.hash,
+               status, job->result.err.sys);
+    job->flying = false;
 }
 
 /* Takes it out of its lane. */
@@ -293,36 +322,6 @@ static void wake_all(struct gateway_job *job)
             attach_result(w->req, job->key, r->status, &r->err, r->text);
         w->req->wake(w->req);
     }
-}
-
-void gateway_job_done(struct gateway_job *job)
-{
-    struct gateway *gw = job->gw;
-    struct gateway_lane *lane = &gw->lanes[job->peer];
-
-    unlist(job);
-    lane->running--;
-    if (job->flying) /* what was only our own trouble is not told */
-        flight_end(&gw->shared->flights, &gw->shared->cache, gw->slot, job->flight.hash,
-                   job->skipped || job->result.status == GW_NO_MEMORY ? GW_CANCELLED
-                                                                      : job->result.status,
-                   job->result.err.sys);
-    breaker_learn(gw, job);
-    audit_done(gw, job);
-    if (job->waiters == NULL && job->result.status != GW_OK) /* else each request tries it again */
-        lane->quiet_until_ms = gw_mono_ms() + BACKGROUND_PAUSE_MS;
-    wake_all(job);
-    if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
-        job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
-        job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED)
-        gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
-                     job->result.err.text);
-    if (job->again) {
-        struct gw_want want = {.peer = job->peer, .key = job->key, .arg = GW_STR("")};
-        (void)find_or_start(gw, &want, gw_mono_ms() + BACKGROUND_MS);
-    }
-    run_queue(gw, job->peer);
-    job_free(job);
 }
 
 /* What another worker's call met, in our words. */
@@ -359,6 +358,62 @@ void gateway_expire(struct gateway *gw, struct gateway_request *req)
     req->state->expired = true;
 }
 
+/* Redis was asked for a job of upstream's, which counts as under way meanwhile. */
+static void end_ask(struct gateway_job *ask)
+{
+    struct gateway *gw = ask->gw;
+    struct gateway_job *job = ask->ahead_of;
+
+    unlist(ask);
+    gw->lanes[ask->peer].running--;
+    gw->lanes[job->peer].running--;
+    job->running = false;
+    breaker_learn(gw, ask);
+    if (nodes_asked(ask)) {
+        land(job, GW_OK);
+        job->over = true;
+        end_over(job);
+    }
+    job_free(ask);
+    run_queue(gw, GW_PEER_REDIS);
+    run_queue(gw, GW_PEER_UPSTREAM);
+}
+
+void gateway_job_done(struct gateway_job *job)
+{
+    struct gateway *gw = job->gw;
+    struct gateway_lane *lane = &gw->lanes[job->peer];
+
+    if (job->ahead_of != NULL) {
+        end_ask(job);
+        return;
+    }
+    unlist(job);
+    lane->running--;
+    if (job->flying) /* what was only our own trouble is not told */
+        land(job, job->skipped || job->result.status == GW_NO_MEMORY ? GW_CANCELLED
+                                                                     : job->result.status);
+    breaker_learn(gw, job);
+    audit_done(gw, job);
+    if (job->tell_kind != 0)
+        nodes_tell(gw, job->tell_kind, job->tell_id);
+    if (job->waiters == NULL && job->result.status != GW_OK) /* else each request tries it again */
+        lane->quiet_until_ms = gw_mono_ms() + BACKGROUND_PAUSE_MS;
+    wake_all(job);
+    if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
+        job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
+        job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED)
+        gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
+                     job->result.err.text);
+    if (job->again) {
+        struct gw_want want = {.peer = job->peer, .key = job->key, .arg = GW_STR("")};
+        (void)find_or_start(gw, &want, gw_mono_ms() + WANTS_BACKGROUND_MS);
+    }
+    run_queue(gw, (enum gw_peer)(lane - gw->lanes));
+    if (!nodes_give(gw, job))
+        job_free(job);
+}
+
 static struct gateway_job *next_over(struct gateway *gw)
 {
     for (struct gateway_job *job = gw->lanes[GW_PEER_UPSTREAM].jobs; job != NULL; job = job->next)
@@ -391,8 +446,7 @@ void wants_close(struct gateway *gw)
             while (job->waiters != NULL)
                 wants_unpark(job->waiters->req);
             if (job->flying)
-                flight_end(&gw->shared->flights, &gw->shared->cache, gw->slot, job->flight.hash,
-                           GW_CANCELLED, 0);
+                land(job, GW_CANCELLED);
             if (!job->ran || job->result.status != GW_OK)
                 audit_unwritten(gw, job);
             job_free(job);

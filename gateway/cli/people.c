@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* people.c - `hubgate token ...` and `hubgate user ...`. */
 #include "gateway/cli/cli.h"
+#include "gateway/nodes.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -247,9 +248,12 @@ int cli_token_revoke(struct cli *cli)
         t.revoked = true;
         rc = identity_put_token(gw, &t, &err); /* the file, then the index entry, then the answer */
     }
-    if (rc == GW_OK)
+    if (rc == GW_OK) {
         printf("%s is revoked\n", id);
-    else
+        if (nodes_tell_now(gw, CACHE_TOKEN, gw_str_c(id), &err) != GW_OK)
+            cli_error("other nodes were not told and notice within %d s: %s",
+                      GATEWAY_RECORD_AGE_MS / 1000, err.text);
+    } else
         cli_error("%s: %s", id, rc == GW_NOT_FOUND ? "no such token" : err.text);
     gw_arena_release(&a);
     cli_close(gw, s);
