@@ -208,14 +208,16 @@ bool gw_bytes_parse(struct gw_str s, uint64_t *bytes)
     static const struct {
         const char *unit;
         unsigned shift;
-    } units[] = {{"", 0}, {"k", 10}, {"m", 20}, {"g", 30}, {"t", 40}};
+    } units[] = {{"", 0},     {"k", 10},   {"m", 20},  {"g", 30},  {"t", 40},
+                 {"ki", 10},  {"mi", 20},  {"gi", 30}, {"ti", 40}, {"kib", 10},
+                 {"mib", 20}, {"gib", 30}, {"tib", 40}};
     uint64_t v;
 
     if (!take_number(&s, &v)) {
         return false;
     }
     for (size_t i = 0; i < sizeof(units) / sizeof(units[0]); i++) {
-        if (gw_str_eq_c(s, units[i].unit)) {
+        if (gw_str_ieq_c(s, units[i].unit)) {
             if (v > UINT64_MAX >> units[i].shift) {
                 return false;
             }

@@ -22,7 +22,7 @@ bool gw_iso_parse(struct gw_str s, int64_t *wall_ms);
 
 /* "90s", "15m", "12h", "30d", "500ms", plain digits = seconds. Up to 100 years. */
 bool gw_duration_parse(struct gw_str s, int64_t *ms);
-/* "1024", "64k", "100m", "20g", "2t" (powers of 1024). */
+/* "1024", "64k", "100M", "20Gi", "2TiB" (powers of 1024). Not "2TB", which others read as 10^12. */
 bool gw_bytes_parse(struct gw_str s, uint64_t *bytes);
 
 #endif

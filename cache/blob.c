@@ -11,7 +11,7 @@
  * sent anyway; right: its mtime becomes now, wrong: it is removed and counts as not held. kill -9
  * needs none of this, the page cache survives it. Large blobs are always synced.
  */
-#include "cache/cache_internal.h"
+#include "cache/budget_internal.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -69,13 +69,7 @@ static int fail_io(struct gw_error *err, const char *what)
 
 /* ---- proof ---- */
 
-struct proof {
-    bool sha256;
-    struct gw_sha256 long_one;
-    struct gw_git_sha1 git;
-};
-
-static void proof_init(struct proof *p, struct gw_str digest, uint64_t size)
+void cache_proof_init(struct cache_proof *p, struct gw_str digest, uint64_t size)
 {
     p->sha256 = digest.n == 64;
     if (p->sha256) {
@@ -85,7 +79,7 @@ static void proof_init(struct proof *p, struct gw_str digest, uint64_t size)
     }
 }
 
-static void proof_update(struct proof *p, const void *bytes, size_t n)
+void cache_proof_update(struct cache_proof *p, const void *bytes, size_t n)
 {
     if (p->sha256) {
         gw_sha256_update(&p->long_one, bytes, n);
@@ -94,7 +88,7 @@ static void proof_update(struct proof *p, const void *bytes, size_t n)
     }
 }
 
-static bool proof_right(struct proof *p, struct gw_str digest)
+bool cache_proof_right(struct cache_proof *p, struct gw_str digest)
 {
     uint8_t sum[32];
     char hex[CACHE_DIGEST_MAX + 1];
@@ -110,11 +104,11 @@ static bool proof_right(struct proof *p, struct gw_str digest)
 
 static bool bytes_right(struct gw_str digest, struct gw_str bytes)
 {
-    struct proof p;
+    struct cache_proof p;
 
-    proof_init(&p, digest, bytes.n);
-    proof_update(&p, bytes.p, bytes.n);
-    return proof_right(&p, digest);
+    cache_proof_init(&p, digest, bytes.n);
+    cache_proof_update(&p, bytes.p, bytes.n);
+    return cache_proof_right(&p, digest);
 }
 
 /* Hashes exactly size bytes of an open file, and copies them to `to` unless it is -1.
@@ -122,14 +116,14 @@ static bool bytes_right(struct gw_str digest, struct gw_str bytes)
 static int file_right(int fd, int to, struct gw_str digest, uint64_t size, struct gw_error *err)
 {
     char *block = gw_alloc(COPY_BYTES);
-    struct proof p;
+    struct cache_proof p;
     uint64_t at = 0;
     int rc = GW_OK;
 
     if (block == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "blob: no memory");
     }
-    proof_init(&p, digest, size);
+    cache_proof_init(&p, digest, size);
     for (;;) {
         ssize_t n = pread(fd, block, COPY_BYTES, (off_t)at);
 
@@ -144,13 +138,13 @@ static int file_right(int fd, int to, struct gw_str digest, uint64_t size, struc
         if (n == 0 || at > size) {
             break;
         }
-        proof_update(&p, block, (size_t)n);
+        cache_proof_update(&p, block, (size_t)n);
         rc = to >= 0 ? gw_write_all(to, block, (size_t)n, err) : GW_OK;
         if (rc != GW_OK) {
             break;
         }
     }
-    if (rc == GW_OK && (at != size || !proof_right(&p, digest))) {
+    if (rc == GW_OK && (at != size || !cache_proof_right(&p, digest))) {
         rc = gw_fail(err, GW_CORRUPT, 0, "blob %.12s: the bytes do not match the digest", digest.p);
     }
     gw_free(block);
@@ -186,6 +180,7 @@ static int prove_again(struct cache *c, struct gw_str digest, int fd, const stru
         atomic_fetch_add(&c->shared->counters.integrity_failures, 1);
         gw_log_write(&c->log, GW_LOG_WARN, "%s, after another boot: removed", err.text);
         unlink(path);
+        cache_note_change(c, digest);
     }
     return rc;
 }
@@ -214,6 +209,7 @@ int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *si
     *fd = opened;
     *size = (uint64_t)st.st_size;
     *modified_s = (int64_t)st.st_mtim.tv_sec;
+    cache_note_use(c, digest);
     return GW_OK;
 }
 
@@ -237,6 +233,7 @@ void cache_blob_drop(struct cache *c, struct gw_str digest)
     if (cache_digest_valid(digest) && cache_blob_path(c, digest, path, sizeof(path)) &&
         unlink(path) == 0) {
         atomic_fetch_add(&c->shared->counters.integrity_failures, 1);
+        cache_note_change(c, digest);
         gw_log_write(&c->log, GW_LOG_WARN, "blob %.12s: not what it was; removed", digest.p);
     }
 }
@@ -360,6 +357,9 @@ static int finish_temp(struct cache *c, struct gw_str digest, const char *path, 
                                     : link_in(c, digest, path, &sys, err);
     }
     unlink(path);
+    if (rc == GW_OK) {
+        cache_note_change(c, digest);
+    }
     return rc;
 }
 
@@ -422,6 +422,9 @@ int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const 
         rc = file_right(fd, -1, digest, size, err);
         if (rc == GW_OK) {
             rc = link_in(c, digest, path, &sys, err);
+        }
+        if (rc == GW_OK) {
+            cache_note_change(c, digest);
         }
         /* another file system, another owner, too many links, no links at all */
         if (rc == GW_IO && (sys == EXDEV || sys == EPERM || sys == EMLINK || sys == EOPNOTSUPP)) {

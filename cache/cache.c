@@ -7,7 +7,7 @@
  * Everything here is derived, so what cannot be used is moved to <dir>/aside-<time>/, not refused;
  * only files of another user are, because they mean two services in one folder.
  */
-#include "cache/cache_internal.h"
+#include "cache/budget_internal.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -350,6 +350,7 @@ int cache_open(struct cache **out, const struct cache_options *o, struct gw_erro
     }
     c->curl_started = rc == GW_OK;
     rc = rc != GW_OK ? rc : cache_index_open(c, err);
+    rc = rc != GW_OK ? rc : cache_budget_open(c, err);
     rc = rc != GW_OK ? rc : cache_resolver_open(c, err);
     rc = rc != GW_OK ? rc : cache_redis_open(c, err);
     rc = rc != GW_OK ? rc : cache_upstream_open(c, err);
@@ -382,6 +383,7 @@ void cache_close(struct cache *c)
     cache_upstream_close(c);
     cache_redis_close(c);
     cache_resolver_close(c);
+    cache_budget_close(c);
     cache_index_close(c);
     if (c->curl_started) {
         curl_global_cleanup();

@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 5u
+#define CACHE_SHARED_VERSION 6u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -74,6 +74,13 @@ struct cache_limit {
     _Atomic int64_t quota;               /* per window; 0: not said */
     _Atomic uint64_t refused, held_back; /* 429 of upstream; calls that were not made */
 };
+/* What is held of blobs/ and parts/, and what was done about it. gateway/metrics.c shows them. */
+struct cache_usage_counters {
+    _Atomic uint64_t evictions, evicted_bytes;          /* blobs and parts, to keep the budget */
+    _Atomic uint64_t scrubbed, scrubbed_bytes, damaged; /* blobs hashed again; removed of them */
+    /* now: as of the last second */
+    _Atomic uint64_t blobs, blob_bytes, part_bytes, max_bytes;
+};
 struct cache_shared {
     uint32_t version;
     _Atomic uint32_t index_epoch;      /* goes up when the index is set aside: all reopen */
@@ -84,10 +91,15 @@ struct cache_shared {
     _Atomic uint64_t share_heard;      /* place in the stream of revocations; 0: not known */
     _Atomic int64_t share_failed_ms;   /* monotonic: when a failure of Redis was logged */
     _Atomic int64_t share_rejected_ms; /* and a value that was refused */
+    _Atomic uint32_t use_epoch;        /* goes up when all are to write down what they served */
+    _Atomic uint32_t walk_wanted;      /* goes up when entries and files may differ */
+    _Atomic uint32_t walk_done;        /* walk_wanted when the last finished walk began */
+    _Atomic uint64_t room_wanted;      /* bytes of a file that waits for room; 0: none */
     _Atomic uint64_t zone; /* random: names this memory, of this master, in maps; 0: not yet */
     struct cache_slot slots[CACHE_SLOTS];
     struct cache_counters counters;
     struct cache_limit limits[CACHE_LIMIT_KINDS];
+    struct cache_usage_counters usage;
 };
 /* In zeroed memory, before the first fork. @return GW_OK; GW_IO (eventfd) */
 int cache_shared_init(struct cache_shared *s, struct gw_error *err) GW_MUST_CHECK;
@@ -146,6 +158,9 @@ struct cache_options {
     struct cache_shared *shared; /* outlives the cache */
     unsigned slot;               /* claimed by the caller */
     size_t index_map_bytes;      /* 0: 64 GiB of address space */
+    uint64_t max_bytes;          /* blobs and parts together; 0: as many as the disk takes */
+    uint64_t min_free_bytes;     /* kept free on the disk, at most a 20th of it */
+    int64_t scrub_ms;            /* each blob is hashed again once in so long; 0: never */
     struct gw_log log;
 };
 struct cache;
@@ -196,6 +211,13 @@ int cache_put(struct cache *c, const struct cache_put *puts, size_t n,
               struct gw_error *err) GW_MUST_CHECK;
 int cache_remove(struct cache *c, enum cache_kind kind, struct gw_str name,
                  struct gw_error *err) GW_MUST_CHECK;
+
+/* Job, command. All records of a kind, in no order, borrowed for the call; damaged ones are left
+ * out. `on` is called inside a read transaction: nothing that waits, no call of this room. Its
+ * failure ends it and is returned. */
+int cache_each(struct cache *c, enum cache_kind kind,
+               int (*on)(void *ctx, struct gw_str name, const struct cache_record *record),
+               void *ctx, struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- names: one thread asks every 30 s and keeps the last good answer ---- */
 /* Any thread. From now on this host is asked too (the directory's). A literal address or one known
@@ -365,6 +387,57 @@ int cache_tick(struct cache *c, struct gw_want *want);
 /* Job. Hashes up to 64 MiB from the page cache, saves the state in the map; at the end compares,
  * fdatasync, link, unlink. */
 int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- how much is held: budget.c, scrub.c ----
+ * cache_tick also names "usage" (each process writes down what it served) and "budget" (one process
+ * of the node, the holder of <dir>/budget.lock: eviction, the walk over blobs/, the scrub). */
+/* Job. */
+int cache_usage_job(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+/* Job. A slice: at most ~100 ms. */
+int cache_budget_job(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
+/* Loop. This process is leaving: another one does the upkeep. */
+void cache_retire(struct cache *c);
+/* Any thread. Blobs that are not evicted, in place of those named before; digests borrowed. */
+int cache_pins_set(struct cache *c, const struct gw_str *digests, size_t n,
+                   struct gw_error *err) GW_MUST_CHECK;
+
+struct cache_held {
+    uint64_t blobs, blob_bytes; /* bytes that eviction could free: not those shared with data/ */
+    uint64_t parts, part_bytes;
+    uint64_t max_bytes, disk_free, disk_bytes;
+    int64_t scrub_started_ms; /* of the round, wall; 0: none yet */
+    uint64_t scrub_bytes;     /* done in it */
+};
+/* Job, command: these wait for the disk. */
+int cache_held(struct cache *c, struct cache_held *out, struct gw_error *err) GW_MUST_CHECK;
+struct cache_blob {
+    struct gw_str digest;
+    uint64_t bytes; /* 0: data/ has it too */
+    int64_t used_ms;
+};
+/* All that are held, by the index, in the order of their digests; borrowed for the call. The
+ * failure of `on` ends it and is returned. */
+int cache_each_blob(struct cache *c, int (*on)(void *ctx, const struct cache_blob *b), void *ctx,
+                    struct gw_error *err) GW_MUST_CHECK;
+/* @return GW_OK: removed, *freed bytes; GW_NOT_FOUND; GW_FORBIDDEN (pinned); GW_IO */
+int cache_evict(struct cache *c, struct gw_str digest, uint64_t *freed,
+                struct gw_error *err) GW_MUST_CHECK;
+/* The oldest go until blobs and parts hold no more than so many bytes. Parts stay. @return GW_OK;
+ * GW_UNAVAILABLE (what is left is pinned or a part); GW_IO */
+int cache_evict_to(struct cache *c, uint64_t bytes, uint64_t *n, uint64_t *freed,
+                   struct gw_error *err) GW_MUST_CHECK;
+struct cache_verify {
+    uint64_t rate; /* bytes per second; 0: as fast as it goes */
+    void (*progress)(void *ctx, const struct cache_verify *v);
+    /* A blob that is not what its name says; removed. shared: data/ has the same inode. */
+    void (*damaged)(void *ctx, struct gw_str digest, const char *what, bool shared);
+    void *ctx;
+    /* out */
+    uint64_t blobs, bytes, total_blobs, total_bytes, n_damaged;
+};
+/* Brings the entries in line with the files, then hashes every blob. */
+int cache_verify_all(struct cache *c, struct cache_verify *v, struct gw_error *err) GW_MUST_CHECK;
+
 /* Is this digest within the hour after a mismatch, when generations must not be joined? (hub-read:
  * resume after mismatch) */
 bool cache_recently_mismatched(struct cache *c, struct gw_str digest);

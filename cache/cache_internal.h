@@ -20,6 +20,7 @@
 
 #include "cache/cache.h"
 
+#include "base/sha.h"
 #include "base/str.h"
 
 #include <pthread.h>
@@ -38,6 +39,7 @@ struct cache_upstream; /* upstream.c */
 struct cache_resolver; /* resolve.c */
 struct cache_redis;    /* redis.c */
 struct fill_table;     /* fill.c */
+struct budget;         /* budget.c */
 
 struct cache {
     struct cache_options
@@ -60,6 +62,7 @@ struct cache {
     struct cache_resolver *resolver;
     struct cache_redis *redis; /* NULL: no other nodes */
     struct fill_table *fills;  /* NULL with read_only_index */
+    struct budget *budget;
 };
 
 /* ---- cache.c ---- */
@@ -172,6 +175,16 @@ bool cache_temp_path(struct cache *c, struct gw_str digest, char *out, size_t ca
  * @return GW_OK; GW_IO */
 int cache_blob_publish(struct cache *c, struct gw_str digest, const char *path,
                        struct gw_error *err) GW_MUST_CHECK;
+
+/* Does a stream of bytes have that digest? */
+struct cache_proof {
+    bool sha256;
+    struct gw_sha256 long_one;
+    struct gw_git_sha1 git;
+};
+void cache_proof_init(struct cache_proof *p, struct gw_str digest, uint64_t size);
+void cache_proof_update(struct cache_proof *p, const void *bytes, size_t n);
+bool cache_proof_right(struct cache_proof *p, struct gw_str digest);
 
 /* ---- fill.c: the other half of the room ---- */
 int cache_fills_open(struct cache *c, struct gw_error *err)

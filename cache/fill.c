@@ -12,6 +12,8 @@
  */
 #include "cache/fill_internal.h"
 
+#include "cache/budget_internal.h"
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/encode.h"
@@ -525,6 +527,9 @@ int cache_tick(struct cache *c, struct gw_want *want)
     if (t == NULL || leaving(t)) {
         return GW_NOT_FOUND;
     }
+    if (cache_budget_tick(c, want) == GW_OK) {
+        return GW_OK;
+    }
     if (atomic_exchange(&c->shared->slots[c->slot].demanded, 0) != 0 && t->fetcher != NULL) {
         fetcher_wake(t->fetcher);
     }
@@ -627,6 +632,7 @@ static int publish(struct fill *f, struct gw_error *err)
     if (rc == GW_OK) {
         atomic_store(&f->map.live->state, MAP_WHOLE);
         part_remove(t, fill_digest(f));
+        cache_note_change(t->cache, fill_digest(f));
     }
     parts_unlock(lock);
     if (rc == GW_OK) {

@@ -283,6 +283,16 @@ bool part_drop(struct fill *f, enum map_state state);
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
 /* More than one within the hour: nobody tries again for a while, longer each time. */
 bool part_resting(struct fill_table *t, struct gw_str digest);
+/* How much is in parts/, and how much those that are wanted whole will still need. */
+struct parts_sum {
+    uint64_t parts, bytes, promised;
+};
+void parts_measure(const struct cache *c, struct parts_sum *out);
+/* Job. The part that was asked for longest ago of those that nobody is at.
+ * @return when that was (wall); INT64_MAX: there is none */
+int64_t parts_idle(struct fill_table *t, char digest[CACHE_DIGEST_MAX + 1]);
+/* Job. Drops it unless somebody is at it. @return its bytes; 0: it stays */
+uint64_t part_evict(struct fill_table *t, struct gw_str digest);
 /* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
 void parts_scan(struct fill_table *t);
 
@@ -293,6 +303,8 @@ void fetcher_close(struct fetcher *f); /* joins; what was on its way is written 
 /* RFC 9110, 14.4: "bytes 0-9/100", nothing else. *end is one past the last byte. Pure. */
 bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, uint64_t *total);
 
+#define PART_TOUCH_MS 60000      /* a reader says so often that it is there */
+#define PART_IDLE_MS (5 * 60000) /* without a word of a reader: it may be evicted */
 #define FILL_STEP (64u << 20)    /* bytes of one hash job */
 #define FILL_STEP_MIN (8u << 20) /* a job is worth it from here on */
 #define FILL_HOLD_BACK (16u << 20)

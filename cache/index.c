@@ -14,7 +14,7 @@
  * look-up is a miss: a missing file record must not be taken for an answer because the record that
  * its commit is complete still reads well.
  */
-#include "cache/cache_internal.h"
+#include "cache/index_internal.h"
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -42,6 +42,7 @@
 #define FORMAT "hubgate-index 1"
 #define EVICT_AT_PERCENT 75u
 #define EVICT_SAMPLE 32u
+#define EACH_AT_ONCE 512u
 
 struct head { /* of a value; host order: an index never leaves its machine */
     uint32_t magic, check;
@@ -677,20 +678,15 @@ static int make_room(struct cache_index *ix, MDB_txn *txn, size_t bytes)
     return rc;
 }
 
-static int write_all(struct cache_index *ix, const struct cache_put *puts, size_t n)
+static int write_all(struct cache_index *ix, MDB_txn *txn, const struct cache_put *puts, size_t n)
 {
     uint8_t key_bytes[KEY_BYTES];
     MDB_val key = {sizeof(key_bytes), key_bytes}, val;
     size_t bytes = 0;
-    MDB_txn *txn;
     int rc;
 
     for (size_t i = 0; i < n; i++) {
         bytes += record_bytes(&puts[i]);
-    }
-    rc = mdb_txn_begin(ix->env, NULL, 0, &txn);
-    if (rc != 0) {
-        return rc;
     }
     rc = make_room(ix, txn, bytes);
     for (size_t i = 0; rc == 0 && i < n; i++) {
@@ -701,49 +697,36 @@ static int write_all(struct cache_index *ix, const struct cache_put *puts, size_
             write_record(val.mv_data, &puts[i]);
         }
     }
-    if (rc != 0) {
-        mdb_txn_abort(txn);
-        return rc;
-    }
-    rc = mdb_txn_commit(txn);
-    if (rc == 0) {
-        pad_file(ix->env);
-    }
     return rc;
 }
 
-static int delete_one(struct cache_index *ix, enum cache_kind kind, struct gw_str name)
+int index_begin(struct cache *c, bool write, struct index_txn *t, struct gw_error *err)
 {
-    uint8_t key_bytes[KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes};
     MDB_txn *txn;
-    int rc;
-
-    rc = mdb_txn_begin(ix->env, NULL, 0, &txn);
-    if (rc != 0) {
-        return rc;
-    }
-    key_of(key_bytes, kind, name);
-    rc = mdb_del(txn, ix->dbi, &key, NULL);
-    if (rc != 0) {
-        mdb_txn_abort(txn);
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    }
-    return mdb_txn_commit(txn);
-}
-
-/* n puts, or with n == 0 the deletion of `gone`. */
-static int change(struct cache *c, const struct cache_put *puts, size_t n,
-                  const struct cache_put *gone, struct gw_error *err)
-{
-    struct cache_index *ix = c->index;
     int rc, status = lock_usable(c, err);
 
     if (status != GW_OK) {
         return status;
     }
+    *t = (struct index_txn){.dbi = c->index->dbi, .write = write};
     enter(c);
-    rc = gone != NULL ? delete_one(ix, gone->kind, gone->name) : write_all(ix, puts, n);
+    rc = mdb_txn_begin(c->index->env, NULL, write ? 0 : MDB_RDONLY, &txn);
+    t->txn = rc == 0 ? txn : NULL;
+    return rc == 0 ? GW_OK : index_end(c, t, rc, "begin", err);
+}
+
+int index_end(struct cache *c, struct index_txn *t, int rc, const char *what, struct gw_error *err)
+{
+    struct cache_index *ix = c->index;
+
+    if (t->write && rc == 0) {
+        rc = mdb_txn_commit(t->txn);
+        if (rc == 0) {
+            pad_file(ix->env);
+        }
+    } else if (t->txn != NULL) {
+        mdb_txn_abort(t->txn);
+    }
     leave(c);
     pthread_rwlock_unlock(&ix->lock);
     if (is_damage(rc)) {
@@ -759,11 +742,19 @@ static int change(struct cache *c, const struct cache_put *puts, size_t n,
     if (atomic_load(&ix->prune_due)) {
         prune(c);
     }
-    return rc == 0 ? GW_OK : fail_lmdb(err, rc, gone != NULL ? "remove" : "put");
+    return rc == 0 ? GW_OK : fail_lmdb(err, rc, what);
+}
+
+void index_suspect(struct cache *c)
+{
+    suspect(c);
 }
 
 int cache_put(struct cache *c, const struct cache_put *puts, size_t n, struct gw_error *err)
 {
+    struct index_txn t;
+    int rc;
+
     if (n > PUTS_MAX) {
         return gw_fail(err, GW_TOO_LARGE, 0, "index: more than %u records in one transaction",
                        PUTS_MAX);
@@ -774,12 +765,77 @@ int cache_put(struct cache *c, const struct cache_put *puts, size_t n, struct gw
                            puts[i].record.value.n);
         }
     }
-    return n == 0 ? GW_OK : change(c, puts, n, NULL, err);
+    if (n == 0) {
+        return GW_OK;
+    }
+    rc = index_begin(c, true, &t, err);
+    return rc != GW_OK ? rc : index_end(c, &t, write_all(c->index, t.txn, puts, n), "put", err);
 }
 
 int cache_remove(struct cache *c, enum cache_kind kind, struct gw_str name, struct gw_error *err)
 {
-    struct cache_put gone = {.kind = kind, .name = name};
+    uint8_t key_bytes[KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes};
+    struct index_txn t;
+    int rc = index_begin(c, true, &t, err);
 
-    return change(c, NULL, 0, &gone, err);
+    if (rc != GW_OK) {
+        return rc;
+    }
+    key_of(key_bytes, kind, name);
+    rc = mdb_del(t.txn, t.dbi, &key, NULL);
+    return index_end(c, &t, rc == MDB_NOTFOUND ? 0 : rc, "remove", err);
+}
+
+/* ---- all of a kind ---- */
+
+int cache_each(struct cache *c, enum cache_kind kind,
+               int (*on)(void *ctx, struct gw_str name, const struct cache_record *record),
+               void *ctx, struct gw_error *err)
+{
+    uint8_t at[KEY_BYTES] = {(uint8_t)kind};
+    struct index_txn t;
+    int rc = 0, status = GW_OK;
+
+    while (rc == 0 && status == GW_OK) { /* one short transaction after the other */
+        MDB_val key = {sizeof(at), at}, val;
+        MDB_cursor *cursor = NULL;
+        unsigned n = 0;
+
+        status = index_begin(c, false, &t, err);
+        if (status != GW_OK) {
+            return status;
+        }
+        rc = mdb_cursor_open(t.txn, t.dbi, &cursor);
+        rc = rc != 0 ? rc : mdb_cursor_get(cursor, &key, &val, MDB_SET_RANGE);
+        while (rc == 0 && status == GW_OK && n++ < EACH_AT_ONCE) {
+            struct gw_str name, value;
+            struct head head;
+
+            if (key.mv_size != KEY_BYTES || *(uint8_t *)key.mv_data != kind) {
+                rc = MDB_NOTFOUND;
+                break;
+            }
+            memcpy(at, key.mv_data, sizeof(at));
+            if (read_head(&val, &head, &name, &value) == READ_OK) {
+                struct cache_record record = {.status = (enum gw_status)head.status,
+                                              .detail = head.detail,
+                                              .checked_ms = head.checked_ms,
+                                              .value = value};
+
+                status = on(ctx, name, &record);
+            }
+            rc = mdb_cursor_get(cursor, &key, &val, MDB_NEXT);
+        }
+        for (unsigned i = KEY_BYTES; i-- > 0 && ++at[i] == 0;) {
+        }
+        if (cursor != NULL) {
+            mdb_cursor_close(cursor);
+        }
+        if (rc != 0 && rc != MDB_NOTFOUND) {
+            return index_end(c, &t, rc, "read", err);
+        }
+        (void)index_end(c, &t, 0, "read", err);
+    }
+    return status;
 }

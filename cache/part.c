@@ -9,6 +9,8 @@
  */
 #include "cache/fill_internal.h"
 
+#include "cache/budget_internal.h"
+
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -97,34 +99,44 @@ static bool promised(int dir, const char *part)
     return all != 0;
 }
 
-/* Bytes that the parts on this disk still want to write. */
-static uint64_t outstanding(const struct fill_table *t)
+void parts_measure(const struct cache *c, struct parts_sum *out)
 {
-    DIR *dir = opendir(t->cache->parts_dir);
+    DIR *dir = opendir(c->parts_dir);
     const struct dirent *e;
-    uint64_t sum = 0;
     unsigned seen = 0;
 
+    *out = (struct parts_sum){0};
     while (dir != NULL && seen++ < SCAN_MAX && (e = readdir(dir)) != NULL) {
         struct stat st;
+        uint64_t size, there;
 
-        if (gw_str_ends(gw_str_c(e->d_name), GW_STR(".part")) &&
-            fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_size / 512 > st.st_blocks && promised(dirfd(dir), e->d_name)) {
-            sum += (uint64_t)st.st_size - (uint64_t)st.st_blocks * 512;
+        if (!gw_str_ends(gw_str_c(e->d_name), GW_STR(".part")) ||
+            fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            continue;
+        }
+        size = (uint64_t)st.st_size;
+        there = (uint64_t)st.st_blocks * 512 < size ? (uint64_t)st.st_blocks * 512 : size;
+        out->parts++;
+        out->bytes += there;
+        if (there < size && promised(dirfd(dir), e->d_name)) {
+            out->promised += size - there;
         }
     }
     if (dir != NULL) {
         closedir(dir);
     }
-    return sum;
 }
 
 static int check_space(const struct fill_table *t, uint64_t size, struct gw_error *err)
 {
+    uint64_t have, spare, promised, max = t->cache->options.max_bytes;
+    struct parts_sum sum;
     struct statvfs fs;
-    uint64_t have, spare, promised;
 
+    if (max != 0 && size > max) {
+        return gw_fail(err, GW_IO, EFBIG, "a file of %llu MB is larger than cache.max_bytes",
+                       (unsigned long long)(size >> 20));
+    }
     if (statvfs(t->cache->parts_dir, &fs) != 0) {
         return gw_fail(err, GW_IO, errno, "statvfs %s: %s", t->cache->parts_dir,
                        strerrordesc_np(errno));
@@ -132,7 +144,8 @@ static int check_space(const struct fill_table *t, uint64_t size, struct gw_erro
     have = (uint64_t)fs.f_bavail * fs.f_frsize;
     spare = (uint64_t)fs.f_blocks * fs.f_frsize / 50;
     spare = spare < SPACE_SPARE ? spare : SPACE_SPARE;
-    promised = outstanding(t);
+    parts_measure(t->cache, &sum);
+    promised = sum.promised;
     if (have < spare || have - spare < promised || have - spare - promised < size) {
         return gw_fail(
             err, GW_IO, ENOSPC,
@@ -286,14 +299,34 @@ static int keep_or_replace(struct fill_table *t, struct gw_str digest, uint64_t 
     return rc;
 }
 
+static int make_unless_there(struct fill_table *t, struct gw_str digest, uint64_t size,
+                             struct gw_str target, struct gw_error *err)
+{
+    struct cache *c = t->cache;
+    uint64_t is = 0;
+    int rc, lock = parts_lock(t, true);
+
+    if (lock < 0) {
+        return gw_fail(err, GW_IO, errno, "%s/.lock: %s", c->parts_dir, strerrordesc_np(errno));
+    }
+    rc = settle_names(t, digest, &is, err);
+    if (rc == GW_OK) {
+        rc = keep_or_replace(t, digest, size, is, err);
+    }
+    if (rc == GW_NOT_FOUND) {
+        rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, target, err);
+    }
+    parts_unlock(lock);
+    return rc;
+}
+
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err)
 {
     struct fill_table *t = c->fills;
+    struct gw_error why = {0};
     struct fill *f = NULL;
-    bool made = false;
-    uint64_t is = 0;
-    int lock, rc;
+    int rc;
 
     if (t == NULL || !cache_digest_valid(digest) || size == 0 || size > MAP_SIZE_MAX ||
         src->target.n == 0 || src->target.n > MAP_SOURCE_MAX || src->target.p[0] != '/' ||
@@ -304,19 +337,13 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
         return gw_fail(err, GW_CORRUPT, 0,
                        "upstream's bytes did not have this digest, more than once within the hour");
     }
-    lock = parts_lock(t, true);
-    if (lock < 0) {
-        return gw_fail(err, GW_IO, errno, "%s/.lock: %s", c->parts_dir, strerrordesc_np(errno));
+    rc = make_unless_there(t, digest, size, src->target, &why);
+    if (rc == GW_IO && why.sys == ENOSPC && cache_budget_room(c, size)) {
+        rc = make_unless_there(t, digest, size, src->target, &why);
     }
-    rc = settle_names(t, digest, &is, err);
-    if (rc == GW_OK) {
-        rc = keep_or_replace(t, digest, size, is, err);
+    if (rc != GW_OK && err != NULL) {
+        *err = why;
     }
-    if (rc == GW_NOT_FOUND) {
-        made = !blob_exists(c, digest);
-        rc = made ? part_make(t, digest, size, src->target, err) : GW_OK;
-    }
-    parts_unlock(lock);
     if (src->all && rc == GW_OK && fill_get(&f, t, digest, NULL) == GW_OK) {
         if (atomic_exchange(&f->map.live->all, 1) == 0) {
             fill_demand(f);
@@ -498,6 +525,73 @@ static void sweep(struct fill_table *t, int dir, const char *name, struct gw_str
         (void)unlinkat(dir, name, 0);
     }
     parts_unlock(lock);
+}
+
+/* Does somebody work on the part of this map? Its owner says so several times a second. */
+static bool tended(int dir, const char *map)
+{
+    uint64_t words[2] = {0, 0}; /* owner, beat */
+    int64_t silent;
+    int fd = openat(dir, map, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+
+    _Static_assert(offsetof(struct map_live, beat) ==
+                       offsetof(struct map_live, owner) + sizeof(uint64_t),
+                   "one read for both");
+    if (fd < 0) {
+        return false;
+    }
+    if (pread(fd, words, sizeof(words), MAP_PAGE + (off_t)offsetof(struct map_live, owner)) < 0) {
+        words[0] = 0;
+    }
+    close(fd);
+    silent = gw_mono_ms() - (int64_t)words[1];
+    return words[0] != 0 && silent > -1000 && silent < FILL_SILENT_MS;
+}
+
+int64_t parts_idle(struct fill_table *t, char digest[CACHE_DIGEST_MAX + 1])
+{
+    int64_t limit = gw_wall_ms() - PART_IDLE_MS, oldest = INT64_MAX;
+    DIR *dir = opendir(t->cache->parts_dir);
+    const struct dirent *e;
+    unsigned seen = 0;
+
+    while (dir != NULL && seen++ < SCAN_MAX && (e = readdir(dir)) != NULL) {
+        struct gw_str rest = gw_str_c(e->d_name), head;
+        struct stat st;
+        int64_t used;
+
+        if (!gw_str_split(&rest, '.', &head) || !cache_digest_valid(head) ||
+            !gw_str_eq_c(rest, "map") ||
+            fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+            continue;
+        }
+        used = (int64_t)st.st_mtim.tv_sec * 1000;
+        if (used < limit && used < oldest && !tended(dirfd(dir), e->d_name)) {
+            oldest = used;
+            snprintf(digest, CACHE_DIGEST_MAX + 1, GW_STR_FMT, GW_STR_ARG(head));
+        }
+    }
+    if (dir != NULL) {
+        closedir(dir);
+    }
+    return oldest;
+}
+
+uint64_t part_evict(struct fill_table *t, struct gw_str digest)
+{
+    struct fill *f = NULL;
+    uint64_t bytes = 0;
+    struct stat st;
+
+    if (fill_get(&f, t, digest, NULL) != GW_OK) {
+        return 0;
+    }
+    if (!fill_has_owner(f) && fstat(f->map.part_fd, &st) == 0) {
+        bytes = (uint64_t)st.st_blocks * 512 + 1; /* a part of nothing but holes is one, too */
+        part_drop(f, MAP_DROPPED);
+    }
+    fill_unref(f);
+    return bytes;
 }
 
 void parts_scan(struct fill_table *t)

@@ -4,6 +4,7 @@
 #include "cache/fill_internal.h"
 
 #include "base/alloc.h"
+#include "base/clock.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -13,8 +14,9 @@
 
 struct cache_reader {
     struct fill *fill;
-    uint64_t asked; /* granules before it were asked for */
-    bool before;    /* nothing before the digest is right */
+    uint64_t asked;     /* granules before it were asked for */
+    bool before;        /* nothing before the digest is right */
+    int64_t touched_ms; /* monotonic */
 };
 
 static bool blob_exists(const struct cache *c, struct gw_str digest)
@@ -51,6 +53,7 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     switch (rc) {
     case GW_OK:
         (void)futimens(f->map.map_fd, NULL); /* its last use: what nobody asks for is swept */
+        r->touched_ms = gw_mono_ms();
         r->fill = f;
         r->before = c->options.verify_before;
         *out = r;
@@ -144,6 +147,10 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
     }
     if (offset == end) {
         return GW_OK;
+    }
+    if (gw_mono_ms() - r->touched_ms > PART_TOUCH_MS) { /* or it would be evicted under us */
+        (void)futimens(f->map.map_fd, NULL);
+        r->touched_ms = gw_mono_ms();
     }
     if (atomic_load(&f->map.live->state) != MAP_CORRUPT) {
         *avail = ready(r, offset, end, begun);

@@ -85,6 +85,9 @@ static bool take(struct cache_shared *s, struct cache_slot *slot, int32_t expect
     atomic_store(&slot->started, started == UINT64_MAX ? 0 : started);
     atomic_fetch_add(&slot->generation, 1);
     atomic_store(&slot->fills, 0);
+    if (expected != 0) {
+        atomic_fetch_add(&s->walk_wanted, 1); /* what it had noted of blobs is lost */
+    }
     if (atomic_exchange(&slot->in_index, 0) != 0) {
         atomic_store(&s->index_suspect, 1); /* what its last owner died in */
     }
@@ -94,6 +97,7 @@ static bool take(struct cache_shared *s, struct cache_slot *slot, int32_t expect
 int cache_shared_init(struct cache_shared *s, struct gw_error *err)
 {
     s->version = CACHE_SHARED_VERSION;
+    atomic_store(&s->walk_wanted, 1); /* what was there before */
     for (size_t i = 0; i < CACHE_SLOTS; i++) {
         int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 

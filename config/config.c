@@ -22,8 +22,9 @@ enum option_type {
     OPT_BOOL,   /* true, false */
     OPT_WORD,   /* one of words */
     OPT_EITHER, /* one of two words; the field is a bool, true for the second */
-    OPT_TIME,   /* ms */
+    OPT_TIME,   /* ms; 0 for the one of words that it may have */
     OPT_NUMBER, /* uint64_t */
+    OPT_SIZE,   /* bytes, uint64_t; 0: empty */
     OPT_MAP,    /* a group of options */
     OPT_MAPS,   /* a list of maps: ldap */
 };
@@ -34,7 +35,7 @@ struct option {
     size_t offset;
     const char *def; /* text as in the file; NULL: empty */
     bool required;
-    int64_t min, max;          /* OPT_TIME in ms, OPT_NUMBER */
+    int64_t min, max;          /* OPT_TIME in ms, OPT_NUMBER, OPT_SIZE */
     const char *words[3];      /* OPT_WORD, OPT_EITHER */
     const struct option *rows; /* OPT_MAP, OPT_MAPS */
     const char *help;
@@ -62,6 +63,35 @@ static const struct option cache_rows[] = {
      .help = "`after`: large files are passed on while they are fetched and the last MiB is held "
              "back until the "
              "digest is right. `before`: nothing is sent before the whole file is verified."},
+    {.name = "max_bytes",
+     .type = OPT_SIZE,
+     .offset = AT(cache.max_bytes),
+     .min = 1 << 20,
+     .max = 1ll << 50,
+     .help =
+         "What blobs and parts may hold together, such as `500GiB`; empty: as much as the disk. "
+         "Above it the "
+         "files that were not used for longest go, until 90 % are left. A larger file is not "
+         "fetched."},
+    {.name = "min_free",
+     .type = OPT_SIZE,
+     .offset = AT(cache.min_free_bytes),
+     .def = "2GiB",
+     .min = 0,
+     .max = 1ll << 50,
+     .help = "With or without a budget, files go when the disk has less free space than this (or "
+             "than a 20th of it, "
+             "if that is less)."},
+    {.name = "scrub",
+     .type = OPT_TIME,
+     .offset = AT(cache.scrub_ms),
+     .def = "30d",
+     .min = 1 * SECOND,
+     .max = 366 * DAY,
+     .words = {"off"},
+     .help = "Every file that is held is read and hashed again once in this time, in the "
+             "background; a damaged one is "
+             "removed and fetched anew at its next use. `off`: never."},
     {0},
 };
 
@@ -497,6 +527,10 @@ static int set_scalar(struct loader *l, const struct option *o, void *field, str
         *(bool *)field = gw_str_eq_c(text, "true");
         return GW_OK;
     case OPT_TIME:
+        if (o->words[0] != NULL && gw_str_eq_c(text, o->words[0])) {
+            *(int64_t *)field = 0;
+            return GW_OK;
+        }
         if (!gw_duration_parse(text, &ms) || ms < o->min || ms > o->max)
             return FAIL(
                 l, at,
@@ -509,6 +543,16 @@ static int set_scalar(struct loader *l, const struct option *o, void *field, str
         if (!gw_str_u64(text, &number) || number < (uint64_t)o->min || number > (uint64_t)o->max)
             return FAIL(l, at, "%s: a number from %lld to %lld, not \"" GW_STR_FMT "\"", o->name,
                         (long long)o->min, (long long)o->max, GW_STR_ARG(text));
+        *(uint64_t *)field = number;
+        return GW_OK;
+    case OPT_SIZE:
+        number = 0;
+        if (text.n != 0 && (!gw_bytes_parse(text, &number) || number < (uint64_t)o->min ||
+                            number > (uint64_t)o->max))
+            return FAIL(l, at,
+                        "%s: a size such as 512MiB, 500GiB, 2TiB, from %lld to %lld bytes, not "
+                        "\"" GW_STR_FMT "\"",
+                        o->name, (long long)o->min, (long long)o->max, GW_STR_ARG(text));
         *(uint64_t *)field = number;
         return GW_OK;
     default:
@@ -859,9 +903,9 @@ void config_free(struct config *c)
 
 static void put_rows(struct gw_buf *out, const struct option *rows, const char *prefix)
 {
-    static const char *const type_names[] = {"text", "path",        "list", "true/false",
-                                             "word", "word",        "time", "number",
-                                             "map",  "list of maps"};
+    static const char *const type_names[] = {"text", "path", "list",        "true/false",
+                                             "word", "word", "time",        "number",
+                                             "size", "map",  "list of maps"};
 
     for (const struct option *o = rows; o->name != NULL; o++) {
         if (o->type == OPT_MAP || o->type == OPT_MAPS)
@@ -886,7 +930,7 @@ void config_put_markdown(struct gw_buf *out)
                  "and the files in `policy_dir` say *who may do what* ([policy.md](policy.md)). "
                  "Unknown keys are errors. "
                  "Relative paths start at the folder of this file. Times: `500ms`, `60s`, `5m`, "
-                 "`1h`, `30d`. "
+                 "`1h`, `30d`. Sizes: `64KiB`, `512MiB`, `500GiB`, `2TiB`. "
                  "Check it with `hubgate check` or `nginx -t`; apply it with `hubgate reload`.\n\n"
                  "| key | type | default | meaning |\n|---|---|---|---|\n");
     put_rows(out, top_rows, "");

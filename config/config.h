@@ -47,6 +47,8 @@ struct config {
     struct {
         const char *dir;
         bool verify_before;
+        uint64_t max_bytes, min_free_bytes; /* max_bytes 0: no budget */
+        int64_t scrub_ms;                   /* 0: off */
     } cache;
     struct {
         struct gw_str url;

@@ -40,7 +40,10 @@ static int open_cache(struct gateway *gw, struct gw_error *err)
     struct cache_options o = {
         .dir = c->cache.dir,
         .verify_before = c->cache.verify_before,
-        .read_only_index = gw->command,
+        .read_only_index = gw->command && !gw->fetches,
+        .max_bytes = c->cache.max_bytes,
+        .min_free_bytes = c->cache.min_free_bytes,
+        .scrub_ms = c->cache.scrub_ms,
         .upstream =
             {
                 .url = c->upstream.url,
@@ -92,6 +95,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
     gw->shared = o->shared;
     gw->log = o->log;
     gw->command = o->command;
+    gw->fetches = o->fetches;
     gw->post = o->post;
     gw->ctx = o->ctx;
     gw_buf_init(&gw->audit.lines, 4u << 20);
@@ -127,6 +131,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
 void gateway_leave(struct gateway *gw)
 {
     gw->leaving = true;
+    cache_retire(gw->cache);
 }
 
 void gateway_cancel(struct gateway *gw)

@@ -61,7 +61,8 @@ struct gateway_options {
     const struct gateway_snapshot *snapshot; /* outlives the gateway */
     void *shared;                            /* from gateway_shared_init; outlives it */
     struct gw_log log;
-    bool command;                                     /* the command line: no fetcher, no audit */
+    bool command; /* the command line: no fetcher, no audit */
+    bool fetches; /* a command that has a fetcher all the same */
     bool (*post)(void *ctx, struct gateway_job *job); /* runs gateway_job_run in a thread, then
                                                          gateway_job_done; false: refused */
     void *ctx;

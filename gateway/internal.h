@@ -160,7 +160,7 @@ struct gateway {
     struct cache *cache;
     unsigned slot;
     struct gw_log log;
-    bool command, leaving;
+    bool command, fetches, leaving;
     _Atomic bool cancelled; /* read by job threads */
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
@@ -169,6 +169,11 @@ struct gateway {
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
     struct gateway_counters *counters; /* of our slot */
+    struct {                           /* of the "budget" job: what it last read */
+        int64_t changed_ns, read_ms;
+        uint64_t inode;
+        bool any;
+    } pins;
 };
 
 struct gateway_state {
@@ -207,6 +212,9 @@ void wants_background(struct gateway *gw, const struct gw_want *want);
 /* One more step of a job that goes on in steps, even while the end of the last one is not noticed
  * yet. */
 void wants_next_step(struct gateway *gw, const struct gw_want *want);
+/* The command: the job of a want, here and now, in this thread. @return the job's status, err
+ * filled unless it is GW_OK */
+int wants_run(struct gateway *gw, const struct gw_want *want, struct gw_error *err) GW_MUST_CHECK;
 void wants_unpark(struct gateway_request *req);
 #define WANTS_BACKGROUND_MS 60000
 /* For nodes.c: a job that no request wants by itself, and into the queue of its peer with it. */
@@ -352,6 +360,36 @@ int job_private_commits(struct gateway_job *job);
 int job_private_blob(struct gateway_job *job);
 int job_fill(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
+
+/* jobs_cache.c, pins.c: what is held */
+int job_usage(struct gateway_job *job);
+int job_budget(struct gateway_job *job);
+/* The public repo that TYPE:NS/NAME[@REV][//PATH] names. TYPE may be missing (model); out borrows
+ * from text and the arena. GW_INVALID; GW_FORBIDDEN (a private namespace: data/ holds it) */
+int held_resource(const struct gateway *gw, struct gw_str text, struct gw_arena *a,
+                  struct policy_object *out, struct gw_error *err) GW_MUST_CHECK;
+bool held_path(struct gw_str of, struct gw_str path); /* it, or in it; "" is all */
+/* What the index knows of the revision (none: main): its commit and canonical name, in the arena.
+ * GW_NOT_FOUND */
+struct held_commit {
+    struct gw_str type, ns, name, commit;
+};
+int held_commit(struct gateway *gw, const struct policy_object *o, struct gw_arena *a,
+                struct held_commit *out) GW_MUST_CHECK;
+/* All files of a commit, from the pages of its tree in the index; fetch: what is missing is asked
+ * for upstream, here and now. @return GW_OK; GW_NOT_FOUND (not all of it is known); what `on`
+ * returned */
+int held_files(struct gateway *gw, const struct held_commit *c, bool fetch,
+               int (*on)(void *ctx, const struct hub_entry *e), void *ctx,
+               struct gw_error *err) GW_MUST_CHECK;
+/* Pins: lines of data/pins. Changed by the command, read again by whoever keeps the budget. */
+int pins_load(struct gateway *gw, struct gw_arena *a, struct gw_str **resources, size_t *n,
+              struct gw_error *err) GW_MUST_CHECK;
+/* GW_OK; GW_CONFLICT: it is (not) there already */
+int pins_change(struct gateway *gw, struct gw_str resource, bool add,
+                struct gw_error *err) GW_MUST_CHECK;
+/* Tells the cache, if something changed. Job or command, one at a time. */
+int pins_refresh(struct gateway *gw, struct gw_error *err) GW_MUST_CHECK;
 
 /* audit.c */
 void audit_record(struct gateway *gw, const struct gateway_request *req, int status,

@@ -17,6 +17,7 @@ enum kind { COUNTER, GAUGE, HISTOGRAM };
 
 enum where {
     CACHE,   /* cache_counters: one cell for all workers */
+    USAGE,   /* cache_usage_counters: likewise */
     WORKERS, /* gateway_counters: added up over all slots */
     OWNED,   /* the same over the slots that have an owner now */
     SLOTS,   /* cache_slot, 32 bits, of the slots that have an owner now */
@@ -46,10 +47,12 @@ static const char *const status_names[METRICS_STATUSES] = {"none", "1xx", "2xx",
                                                            "3xx",  "4xx", "5xx"};
 static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream", "repo", "disk"};
 static const char *const limit_names[CACHE_LIMIT_KINDS] = {"api", "resolvers", "pages"};
+static const char *const held_names[2] = {"blobs", "parts"};
 static const char *const login_names[2] = {"ok", "failed"};
 static const char *const versions[1] = {HUBGATE_VERSION};
 
 #define CACHE_AT(member) CACHE, offsetof(struct cache_counters, member)
+#define USAGE_AT(member) USAGE, offsetof(struct cache_usage_counters, member)
 #define WORKERS_AT(member) WORKERS, offsetof(struct gateway_counters, member)
 #define OWNED_AT(member) OWNED, offsetof(struct gateway_counters, member)
 #define LIMITS_AT(member) LIMITS, offsetof(struct cache_limit, member)
@@ -225,6 +228,31 @@ static const struct row {
      "times the index was set aside",
      CACHE_AT(index_resets),
      {{0}}},
+    /* what is held */
+    {"hubgate_held_bytes",
+     GAUGE,
+     "bytes that the cache holds and could free",
+     USAGE_AT(blob_bytes),
+     {LABEL("kind", held_names)}},
+    {"hubgate_held_files", GAUGE, "whole files held", USAGE_AT(blobs), {{0}}},
+    {"hubgate_budget_bytes", GAUGE, "cache.max_bytes; 0: none", USAGE_AT(max_bytes), {{0}}},
+    {"hubgate_evictions_total",
+     COUNTER,
+     "files and parts evicted to keep the budget",
+     USAGE_AT(evictions),
+     {{0}}},
+    {"hubgate_evicted_bytes_total", COUNTER, "their bytes", USAGE_AT(evicted_bytes), {{0}}},
+    {"hubgate_scrubbed_files_total",
+     COUNTER,
+     "held files hashed again in the background",
+     USAGE_AT(scrubbed),
+     {{0}}},
+    {"hubgate_scrubbed_bytes_total", COUNTER, "bytes read for it", USAGE_AT(scrubbed_bytes), {{0}}},
+    {"hubgate_damaged_files_total",
+     COUNTER,
+     "held files found damaged by it",
+     USAGE_AT(damaged),
+     {{0}}},
 };
 
 static const uint32_t bounds_us[METRICS_BUCKETS - 1] = {
@@ -338,6 +366,8 @@ static uint64_t read_cell(const struct gateway *gw, enum where where, size_t off
     if (where == CACHE)
         return atomic_load((const _Atomic uint64_t *)((const char *)&s->cache.counters + offset) +
                            i);
+    if (where == USAGE)
+        return atomic_load((const _Atomic uint64_t *)((const char *)&s->cache.usage + offset) + i);
     for (size_t slot = 0; slot < CACHE_SLOTS; slot++) {
         const struct cache_slot *owner = &s->cache.slots[slot];
 

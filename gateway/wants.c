@@ -37,6 +37,8 @@ static const struct {
     {"pcommits", job_private_commits},
     {"pblob", job_private_blob},
     {"fill", job_fill},
+    {"usage", job_usage},
+    {"budget", job_budget},
     {"audit", job_audit},
     {"ask", job_ask},
     {"give", job_give},
@@ -113,6 +115,22 @@ void gateway_job_run(struct gateway_job *job)
     r->status = run_verb(job);
     if (r->status != GW_OK && r->err.status != (enum gw_status)r->status) /* a bare status */
         gw_fail(&r->err, r->status, 0, "%s", gw_status_name(r->status));
+}
+
+int wants_run(struct gateway *gw, const struct gw_want *want, struct gw_error *err)
+{
+    struct gateway_job *job =
+        want->key.p != NULL ? wants_new_job(gw, want, gw_mono_ms() + WANTS_BACKGROUND_MS) : NULL;
+    int rc;
+
+    if (job == NULL)
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a job");
+    gateway_job_run(job);
+    rc = job->result.status;
+    if (rc != GW_OK)
+        *err = job->result.err;
+    job_free(job);
+    return rc;
 }
 
 /* ---- starting ---- */

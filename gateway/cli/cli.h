@@ -5,6 +5,7 @@
 #define GATEWAY_CLI_CLI_H
 
 #include <stdbool.h>
+#include <stdio.h>
 
 #include "gateway/internal.h"
 
@@ -18,8 +19,8 @@ struct cli {
     /* options that several commands take */
     struct gw_str groups[CLI_GROUPS_MAX];
     size_t n_groups;
-    const char *name, *role, *expires, *password_file, *message, *pid_file;
-    bool offline;
+    const char *name, *role, *expires, *password_file, *message, *pid_file, *to, *rate, *file;
+    bool offline, list;
     bool keep_rights;  /* root stays root: the account file may lie in a folder of root */
     bool keep_reading; /* root becomes the owner of data/, but still reads what only root may */
 };
@@ -39,10 +40,24 @@ int cli_usage(const char *words);                    /* the command's usage; ret
 struct gateway_snapshot *cli_snapshot(const struct cli *cli);
 /* The same, and an open gateway (index, data/). NULL: printed. */
 struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapshot);
+/* One that fetches: with a fetcher, and jobs that are handed to post. */
+struct gateway *cli_open_fetching(const struct cli *cli, struct gateway_snapshot **snapshot,
+                                  bool (*post)(void *ctx, struct gateway_job *job), void *ctx);
 void cli_close(struct gateway *gw, struct gateway_snapshot *snapshot);
 /* A known person or service by WHO, newest first; groups and all in the arena. GW_NOT_FOUND */
 int cli_find_subject(struct gateway *gw, const struct policy_subject *who, struct gw_arena *a,
                      struct auth_subject *out, struct gw_error *err);
+
+/* A bar on stderr, if that is a terminal: "[####----]  40%  1.2 of 3.0 GiB  what". */
+struct cli_bar {
+    int64_t shown_ms;
+    bool drawn;
+};
+void cli_bar(struct cli_bar *bar, uint64_t done, uint64_t total, struct gw_str what);
+void cli_bar_end(struct cli_bar *bar);              /* what is printed next begins a line */
+const char *cli_size(char out[32], uint64_t bytes); /* "1.2 GiB" */
+/* {"type":"model", ...}: a JSON string in quotes, or a line of text without control bytes. */
+void cli_put_text(FILE *to, struct gw_str text, bool json);
 
 int cli_check(struct cli *cli);
 int cli_reload(struct cli *cli);
@@ -55,6 +70,13 @@ int cli_user_list(struct cli *cli);
 int cli_repo_create(struct cli *cli);
 int cli_repo_import(struct cli *cli);
 int cli_repo_list(struct cli *cli);
+int cli_cache_ls(struct cli *cli);
+int cli_cache_stat(struct cli *cli);
+int cli_cache_pin(struct cli *cli);
+int cli_cache_unpin(struct cli *cli);
+int cli_cache_evict(struct cli *cli);
+int cli_cache_verify(struct cli *cli);
+int cli_cache_prefetch(struct cli *cli);
 int cli_config_doc(struct cli *cli);
 int cli_version(struct cli *cli);
 

@@ -31,6 +31,15 @@ static const struct cli_command commands[] = {
     {"repo import", "[TYPE:]NS/NAME DIR [--message M]", "commit a folder to a private repository",
      cli_repo_import},
     {"repo list", "[--json]", "private repositories", cli_repo_list},
+    {"cache ls", "[--json]", "repositories of which files are held", cli_cache_ls},
+    {"cache stat", "[--json]", "budget, what is held, the state of the checks", cli_cache_stat},
+    {"cache pin", "RESOURCE | --list [--json]", "never evict the files of a repository",
+     cli_cache_pin},
+    {"cache unpin", "RESOURCE", "evict them as others", cli_cache_unpin},
+    {"cache evict", "RESOURCE | --to SIZE", "remove files from the cache", cli_cache_evict},
+    {"cache verify", "[--rate SIZE] [--json]", "hash all that is held; what is damaged is removed",
+     cli_cache_verify},
+    {"cache prefetch", "REPO[@REV]... [-f FILE]", "fetch repositories ahead", cli_cache_prefetch},
     {"config-doc", "", "the reference of hubgate.yaml, as Markdown", cli_config_doc},
     {"version", "", "this program's version", cli_version},
 };
@@ -79,7 +88,7 @@ static int help(FILE *to)
 {
     fputs("usage: hubgate [-c FILE] COMMAND ...\n\n", to);
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(to, "  %-13s %s\n                %s\n", commands[i].words, commands[i].usage,
+        fprintf(to, "  %-14s %s\n                 %s\n", commands[i].words, commands[i].usage,
                 commands[i].help);
     fputs("\nWHO       user:NAME, service:NAME or anonymous\nACTION    discover, read, write, "
           "create, delete, admin\n"
@@ -159,11 +168,10 @@ static bool post_nothing(void *ctx, struct gateway_job *job)
     return false;
 }
 
-struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
+static struct gateway *open_with(const struct cli *cli, struct gateway_snapshot **snapshot,
+                                 struct gateway_options *o)
 {
     static void *shared;
-    struct gateway_options o = {
-        .command = true, .post = post_nothing, .log = {log_to_stderr, NULL, GW_LOG_WARN}};
     struct gateway *gw;
     struct gw_error err;
 
@@ -171,15 +179,32 @@ struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapsh
     if (*snapshot == NULL)
         return NULL;
     shared = calloc(1, gateway_shared_bytes());
-    o.snapshot = *snapshot;
-    o.shared = shared;
+    o->command = true;
+    o->log = (struct gw_log){log_to_stderr, NULL, GW_LOG_WARN};
+    o->snapshot = *snapshot;
+    o->shared = shared;
     if (shared == NULL || gateway_check_folders(*snapshot, geteuid(), getegid(), &err) != GW_OK ||
-        gateway_shared_init(shared, &err) != GW_OK || gateway_open(&gw, &o, &err) != GW_OK) {
+        gateway_shared_init(shared, &err) != GW_OK || gateway_open(&gw, o, &err) != GW_OK) {
         cli_error("%s", shared ? err.text : "no memory");
         gateway_snapshot_free(*snapshot);
         return NULL;
     }
     return gw;
+}
+
+struct gateway *cli_open(const struct cli *cli, struct gateway_snapshot **snapshot)
+{
+    struct gateway_options o = {.post = post_nothing};
+
+    return open_with(cli, snapshot, &o);
+}
+
+struct gateway *cli_open_fetching(const struct cli *cli, struct gateway_snapshot **snapshot,
+                                  bool (*post)(void *ctx, struct gateway_job *job), void *ctx)
+{
+    struct gateway_options o = {.fetches = true, .post = post, .ctx = ctx};
+
+    return open_with(cli, snapshot, &o);
 }
 
 void cli_close(struct gateway *gw, struct gateway_snapshot *snapshot)
@@ -200,12 +225,16 @@ static bool option(struct cli *cli, char **argv, int *i, int argc)
         {"--name", &cli->name},       {"--role", &cli->role},
         {"--expires", &cli->expires}, {"--password-file", &cli->password_file},
         {"--message", &cli->message}, {"--pid-file", &cli->pid_file},
+        {"--to", &cli->to},           {"--rate", &cli->rate},
+        {"-f", &cli->file},
     };
 
     if (strcmp(argv[*i], "--json") == 0)
         return cli->json = true;
     if (strcmp(argv[*i], "--offline") == 0)
         return cli->offline = true;
+    if (strcmp(argv[*i], "--list") == 0)
+        return cli->list = true;
     if (*i + 1 >= argc)
         return false;
     if (strcmp(argv[*i], "--group") == 0 && cli->n_groups < CLI_GROUPS_MAX) {

@@ -70,32 +70,16 @@ int cli_repo_create(struct cli *cli)
     return rc == GW_OK ? 0 : rc == GW_CONFLICT ? 1 : 2;
 }
 
-struct bar {
-    bool tty;
-    int64_t shown_ms;
-};
-
 static void show_progress(void *ctx, uint64_t done, uint64_t total, struct gw_str file)
 {
-    struct bar *bar = ctx;
-    int64_t now = gw_mono_ms();
-    int filled = total ? (int)(done * 30 / total) : 30;
-    static const char full[] = "##############################",
-                      empty[] = "------------------------------";
-
-    if (!bar->tty || (done < total && now - bar->shown_ms < 100))
-        return;
-    bar->shown_ms = now;
-    fprintf(stderr, "\r[%.*s%.*s] %3d%%  %.1f of %.1f MB  %-40.40s", filled, full, 30 - filled,
-            empty, total ? (int)(done * 100 / total) : 100, (double)done / 1e6, (double)total / 1e6,
-            file.n ? file.p : "");
+    cli_bar(ctx, done, total, file);
     if (done >= total)
-        fputc('\n', stderr);
+        cli_bar_end(ctx);
 }
 
 int cli_repo_import(struct cli *cli)
 {
-    struct bar bar = {.tty = isatty(STDERR_FILENO)};
+    struct cli_bar bar = {0};
     struct repo_progress progress = {show_progress, &bar};
     struct gateway_snapshot *s;
     struct gateway *gw;

@@ -136,6 +136,7 @@ static inline void world_open_as(struct world *w, bool command)
     if (gateway_open(&w->gw, &o, &w->err) != GW_OK) {
         fail_msg("%s", w->err.text);
     }
+    cache_retire(w->gw->cache); /* its upkeep posts jobs of its own */
 }
 
 static inline void world_open(struct world *w)
