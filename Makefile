@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models docs
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs
 all: module command
 
 help: ## this list
@@ -109,6 +109,8 @@ TSAN_TESTS := $(patsubst %,$(TSAN)/unit/cache/test_%,fill blob map index upstrea
 tsan: ## what threads of the cache share, under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s CC=gcc BUILD=$(TSAN) OPT=-O1 SANITIZE=-fsanitize=thread $(TSAN_TESTS)
 	@tests/run-unit $(TSAN_TESTS)
+states: all ## N random sequences of reads, leaving, kill -9, reload, eviction and upstream faults against a model (N=500)
+	@STATES="$(or $(N),500)" BUILD="$(BUILD)" tests/run-e2e tests/e2e/test_states.py
 e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@$(MAKE) --no-print-directory all
