@@ -274,6 +274,11 @@ void cache_limit_until(struct cache_shared *s, enum cache_limit_kind kind, int64
 #define CACHE_SHARE_MAX (1u << 20) /* bytes of a record or blob that is shared */
 #define CACHE_SHARE_NAMES_MAX 1000u
 bool cache_share_on(const struct cache *c); /* any thread: are there servers? */
+/* The command. Without a cache: does this server answer, know us, and give us the rights to all
+ * that we do there? Resolves the name itself. @return GW_OK; GW_UNAVAILABLE, GW_TIMEOUT: text says
+ * what */
+int cache_share_probe(const struct cache_share_options *o, size_t server, int64_t deadline_ms,
+                      struct gw_error *err) GW_MUST_CHECK;
 struct cache_share_name {
     enum cache_kind kind; /* not CACHE_TOKEN, CACHE_SUBJECT: those are read from data/ */
     struct gw_str name;

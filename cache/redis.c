@@ -216,8 +216,11 @@ static int dial(struct redis_session *s, size_t server, struct gw_error *err)
     struct gw_dial d = {
         .host = to->host, .port = to->port, .ca_file = o->ca_file, .deadline_ms = s->until_ms};
     char address[INET6_ADDRSTRLEN];
-    int rc = cache_address_before(s->c, to->host, s->until_ms, address, sizeof(address), err);
+    int rc;
 
+    rc = s->c->resolver != NULL
+             ? cache_address_before(s->c, to->host, s->until_ms, address, sizeof(address), err)
+             : gw_resolve(to->host, address, sizeof(address), err);
     if (rc != GW_OK) {
         return rc;
     }
@@ -363,6 +366,7 @@ int redis_read(struct redis_session *s, struct redis_value **out, struct gw_erro
         return rc;
     }
     s->unread--;
+    begin_round_trip(s); /* a batch of large values takes longer, but it comes */
     return (*out)->kind == REDIS_IS_ERROR && !is_word((*out)->text, "WRONGTYPE") &&
                    !gw_str_starts((*out)->text, GW_STR("ERR value is not"))
                ? refused(s, (*out)->text, err)
@@ -517,7 +521,7 @@ int cache_redis_open(struct cache *c, struct gw_error *err)
         return gw_fail(err, GW_NO_MEMORY, 0, "redis: no memory");
     }
     pthread_mutex_init(&r->mutex, NULL);
-    for (size_t i = 0; i < o->n_servers; i++) {
+    for (size_t i = 0; c->resolver != NULL && i < o->n_servers; i++) {
         cache_resolve_also(c, o->servers[i].host);
     }
     c->redis = r;

@@ -112,14 +112,20 @@ int cache_redis_url_parse(struct gw_str url, struct gw_arena *a, struct cache_re
 
 /* ---- replies ---- */
 
+static void *take(struct redis_parser *p, size_t n)
+{
+    void *bytes = gw_arena_alloc(&p->arena, n);
+
+    p->over = bytes == NULL && n + 64 > p->arena.max - p->arena.used;
+    return bytes;
+}
+
 /* A new value in its place in the list that holds it; NULL: hiredis gives up. */
 static void *make(const redisReadTask *task, enum redis_kind kind)
 {
-    struct redis_parser *p = task->privdata;
-    struct redis_value *v = gw_arena_alloc(&p->arena, sizeof(*v));
+    struct redis_value *v = take(task->privdata, sizeof(*v));
 
     if (v == NULL) {
-        p->out_of_arena = true;
         return NULL;
     }
     v->kind = kind;
@@ -133,16 +139,17 @@ static void *make(const redisReadTask *task, enum redis_kind kind)
 
 static void *make_text(const redisReadTask *task, char *text, size_t n)
 {
-    struct redis_parser *p = task->privdata;
     struct redis_value *v = make(task, task->type == REDIS_REPLY_ERROR    ? REDIS_IS_ERROR
                                        : task->type == REDIS_REPLY_STATUS ? REDIS_IS_STATUS
                                                                           : REDIS_IS_TEXT);
+    char *copy = v != NULL ? take(task->privdata, n + 1) : NULL;
 
-    if (v != NULL) {
-        v->text = gw_arena_dup(&p->arena, (struct gw_str){text, n});
-        p->out_of_arena = v->text.p == NULL;
+    if (copy == NULL) {
+        return NULL;
     }
-    return v != NULL && v->text.p != NULL ? v : NULL;
+    memcpy(copy, text, n);
+    v->text = (struct gw_str){copy, n};
+    return v;
 }
 
 static void *make_list(const redisReadTask *task, int n)
@@ -150,16 +157,12 @@ static void *make_list(const redisReadTask *task, int n)
     struct redis_parser *p = task->privdata;
     struct redis_value *v = make(task, REDIS_IS_LIST);
 
-    if (v == NULL) {
-        return NULL;
-    }
-    if (n < 0 || n > LIST_MAX) {
-        p->out_of_arena = true;
+    if (v == NULL || n < 0 || n > LIST_MAX) {
+        p->over = p->over || v != NULL;
         return NULL;
     }
     v->n = (size_t)n;
-    v->items = gw_arena_alloc(&p->arena, ((size_t)n + 1) * sizeof(*v->items));
-    p->out_of_arena = v->items == NULL;
+    v->items = take(p, ((size_t)n + 1) * sizeof(*v->items));
     return v->items != NULL ? v : NULL;
 }
 
@@ -224,13 +227,13 @@ int redis_parser_next(struct redis_parser *p, struct redis_value **out, struct g
         gw_arena_release(&p->arena);
         gw_arena_init(&p->arena, p->max + ARENA_SPARE);
     }
-    if (redisReaderGetReply(reader, &reply) != REDIS_OK) {
-        return p->out_of_arena
-                   ? gw_fail(err, GW_TOO_LARGE, 0, "a reply of more than %zu bytes", p->max)
+    if (redisReaderGetReply(reader, &reply) != REDIS_OK && !p->over) {
+        return reader->err == REDIS_ERR_OOM
+                   ? gw_fail(err, GW_NO_MEMORY, 0, "redis: no memory for a reply")
                    : gw_fail(err, GW_INVALID, 0, "no reply of Redis: %s", reader->errstr);
     }
     if (reply == NULL) {
-        return p->held > p->max
+        return p->over || p->held > p->max
                    ? gw_fail(err, GW_TOO_LARGE, 0, "a reply of more than %zu bytes", p->max)
                    : GW_AGAIN;
     }

@@ -17,7 +17,7 @@
 
 #define REPLY_MAX (CACHE_SHARE_MAX + SHARE_FRAME_BYTES + 64u)
 #define BATCH 100u               /* commands in one round trip, puts in one transaction */
-#define BATCH_BYTES (4u << 20)   /* of values, likewise */
+#define BATCH_BYTES (1u << 20)   /* of values, likewise, or one more value */
 #define AHEAD_MS 5000            /* clocks of nodes may differ by so much */
 #define LIFE_FOREVER "604800000" /* ms: 7 days; what never changes is fetched again after them */
 #define LIFE_MOVING "3600000"    /* 1 hour: upstream.stale_max, mostly */

@@ -6,7 +6,7 @@
  *   redis.c        connections to the first server that answers; commands, each with its deadline
  *   share_value.c  values framed, signed and bound to their names. Pure
  *   share.c        records and small blobs      share_lease.c   leases
- *   share_stream.c what changed in data/
+ *   share_stream.c what changed in data/        share_probe.c   for `hubgate check`
  *
  * Handles of hiredis are void pointers here: its headers stay in redis_text.c and redis.c.
  */
@@ -41,16 +41,17 @@ struct redis_value {
 struct redis_parser {
     void *reader; /* redisReader */
     struct gw_arena arena;
-    size_t held;       /* bytes fed that no whole reply has taken yet */
-    size_t max;        /* of one reply; may be changed between replies */
-    bool out_of_arena; /* why hiredis ran out of memory */
+    size_t held; /* bytes fed that no whole reply has taken yet */
+    size_t max;  /* of one reply; may be changed between replies */
+    bool over;   /* hiredis got no memory because the reply is too large */
 };
 int redis_parser_init(struct redis_parser *p, struct gw_error *err) GW_MUST_CHECK;
 void redis_parser_release(struct redis_parser *p); /* zeroed memory is fine */
 int redis_parser_feed(struct redis_parser *p, struct gw_str bytes,
                       struct gw_error *err) GW_MUST_CHECK;
 /* The next reply, which lives until the call after this one. @return GW_OK; GW_AGAIN: feed more;
- * GW_TOO_LARGE (max); GW_INVALID (no RESP2). After a failure the connection is of no use. */
+ * GW_TOO_LARGE (max); GW_INVALID (no RESP2); GW_NO_MEMORY. After a failure the connection is of no
+ * use. */
 int redis_parser_next(struct redis_parser *p, struct redis_value **out,
                       struct gw_error *err) GW_MUST_CHECK;
 bool redis_is_status(const struct redis_value *v, const char *text);

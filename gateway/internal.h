@@ -75,6 +75,9 @@ struct gateway_breaker {
     _Atomic uint64_t opened;        /* times: a counter */
 };
 
+/* snapshot.c; borrows from the snapshot */
+struct cache_share_options gateway_share_options(const struct gateway_snapshot *s);
+
 struct gateway_shared {
     uint32_t version;
     struct cache_shared cache;

@@ -145,6 +145,23 @@ static int load_redis(struct gateway_snapshot *s, struct gw_error *err)
     return rc;
 }
 
+struct cache_share_options gateway_share_options(const struct gateway_snapshot *s)
+{
+    const struct config *c = s->config;
+
+    return (struct cache_share_options){
+        .servers = s->redis,
+        .n_servers = c->redis.servers.n,
+        .ca_file = c->redis.ca_file,
+        .user = c->redis.user,
+        .password = s->redis_password,
+        .cluster_key = s->cluster_key,
+        .node_url = c->node_url,
+        .node_ca_file = c->node_ca_file,
+        .timeout_ms = c->redis.timeout_ms,
+    };
+}
+
 int gateway_snapshot_load(struct gateway_snapshot **out, const char *config_path,
                           struct gw_buf *report, struct gw_error *err)
 {

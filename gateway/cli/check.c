@@ -10,6 +10,8 @@
 
 #include "base/net.h"
 
+#define REDIS_MS 10000
+
 static void line(const char *what, bool fine, const char *fmt, ...) GW_PRINTF(3, 4);
 
 static void line(const char *what, bool fine, const char *fmt, ...)
@@ -49,6 +51,22 @@ static bool check_directories(const struct gateway_snapshot *s)
             fine = false;
         }
         gw_buf_release(&report);
+    }
+    return fine;
+}
+
+static bool check_redis(const struct gateway_snapshot *s)
+{
+    struct cache_share_options o = gateway_share_options(s);
+    bool fine = true;
+
+    for (size_t i = 0; i < o.n_servers; i++) {
+        struct gw_error err;
+        int rc = cache_share_probe(&o, i, gw_mono_ms() + REDIS_MS, &err);
+
+        line("redis", rc == GW_OK, "%s",
+             rc == GW_OK ? s->config->redis.servers.items[i].p : err.text);
+        fine = fine && rc == GW_OK;
     }
     return fine;
 }
@@ -99,8 +117,10 @@ int cli_check(struct cli *cli)
         fine = false;
     }
     fine = check_users(s) && fine;
-    if (!cli->offline)
+    if (!cli->offline) {
         fine = check_directories(s) && fine;
+        fine = check_redis(s) && fine;
+    }
     gateway_snapshot_free(s);
     return fine ? 0 : 1;
 }

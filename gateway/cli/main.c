@@ -15,8 +15,8 @@
 #include <unistd.h>
 
 static const struct cli_command commands[] = {
-    {"check", "[--offline]", "check configuration, rules and their tests, folders, directories",
-     cli_check},
+    {"check", "[--offline]",
+     "check configuration, rules and their tests, folders, directories, Redis", cli_check},
     {"reload", "[--pid-file FILE]", "check, then tell nginx to reload", cli_reload},
     {"explain", "[--group G]... [--json] WHO ACTION RESOURCE",
      "who may do what, and which rule says so", cli_explain},

@@ -45,7 +45,7 @@ def test_the_servers_faults(redis: Redis) -> None:
     redis.flush()
     assert redis.keys() == []
     redis.kill()
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionError):
         as_gateway(redis, "GET", "gw:r:1")
     redis.start()
     assert as_gateway(redis, "GET", "gw:r:1") is None
@@ -63,4 +63,11 @@ def test_nodes_have_people_and_private_models_in_common(make_world: Callable[...
         assert node.get("/acme/llm/resolve/main/config.json", "reader").status == 200
         assert node.get("/acme/llm/resolve/main/config.json", "stranger").status == 404
     assert second.url != first.url and set(second.tokens.values()) == tokens and Path(second.nginx.cache) != Path(first.nginx.cache)
+    for node, url in ((first, redis.url), (second, redis.tls_url)):
+        assert f"redis         {url}\n" in node.cli("check").stdout
+    redis.kill()
+    for node in (first, second):
+        check = node.cli("check", check=False)
+        assert check.returncode == 1 and re.search(r"^FAILED redis .*Connection refused$", check.stdout, re.M), check.stdout
+        assert node.cli("check", "--offline").returncode == 0
     assert re.search(r"rediss://127", second.nginx.config_file.read_text()) and not re.search(r"rediss://", first.nginx.config_file.read_text())

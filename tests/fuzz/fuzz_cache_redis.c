@@ -50,7 +50,7 @@ static uint32_t read_all(struct gw_str bytes, size_t step, bool *whole)
         if (redis_parser_feed(&p, gw_str_sub(bytes, at, step), &err) != GW_OK) {
             abort();
         }
-        while (n++ < REPLIES_MAX && (rc = redis_parser_next(&p, &v, &err)) == GW_OK) {
+        while ((rc = redis_parser_next(&p, &v, &err)) == GW_OK && ++n < REPLIES_MAX) {
             sum = walk(sum, v, 0);
         }
         rc = rc == GW_OK ? GW_INVALID : rc; /* that is enough */

@@ -7,6 +7,8 @@
  */
 #include "tests/unit/cache/redis_fixture.h"
 
+#include "tests/unit/failing.h"
+
 #include "base/encode.h"
 #include "base/sha.h"
 
@@ -958,6 +960,9 @@ static void users_and_passwords(void **state)
         } else if (strstr(n.f.err.text, rows[i].said) == NULL) {
             fail_msg("row %zu: %s", i, n.f.err.text);
         }
+        rc = cache_share_probe(&n.f.options.share, 0, soon(), &n.f.err);
+        assert_int_equal(rc, rows[i].said == NULL ? GW_OK : GW_UNAVAILABLE);
+        assert_true(rc == GW_OK || strstr(n.f.err.text, rows[i].said) != NULL);
         assert_null(strstr(n.f.log, "pw-of"));
         assert_null(strstr(n.f.err.text, "pw-of"));
         node_release(&n);
@@ -1006,6 +1011,45 @@ static void tls(void **state)
         node_release(&n);
     }
     redis_release(&own);
+}
+
+/* ---- no memory ---- */
+
+static int all_of_it(void *ctx)
+{
+    static int round;
+    struct node *n = ctx;
+    struct cache *c = n->f.cache;
+    struct cache_share_name one = {CACHE_REF, GW_STR(NAME)};
+    struct cache_lease held;
+    char name[32];
+    bool found;
+    int rc;
+
+    snprintf(name, sizeof(name), "no memory/%d", round++); /* one may stay behind */
+    cache_redis_close(c);                                  /* no connection is kept */
+    rc = cache_redis_open(c, &n->f.err);
+    if (rc != GW_OK) {
+        return rc;
+    }
+    rc = share(n, CACHE_REF, NAME);
+    rc = rc != GW_OK ? rc : cache_share_get(c, &one, 1, &found, soon(), &n->f.err);
+    rc = rc != GW_OK ? rc : cache_lease_take(c, gw_str_c(name), 0, 9999, &held, soon(), &n->f.err);
+    rc = rc != GW_OK ? rc : cache_lease_drop(c, gw_str_c(name), held.fence, soon(), &n->f.err);
+    rc = rc != GW_OK ? rc : cache_share_tell(c, CACHE_TOKEN, GW_STR("x"), soon(), &n->f.err);
+    return rc != GW_OK ? rc : cache_share_listen(c, soon(), &n->f.err);
+}
+
+static void no_memory_is_said(void **state)
+{
+    struct node a, b;
+
+    two_nodes(&a, &b);
+    assert_int_equal(put_text(&a.f, CACHE_REF, NAME, "v"), GW_OK);
+    with_failing_alloc(all_of_it, &a, 10);
+    assert_int_equal(ERRORS(&a), 0);
+    node_release(&a);
+    node_release(&b);
 }
 
 /* A process that leaves waits for no Redis. */
@@ -1060,6 +1104,7 @@ int main(void)
         cmocka_unit_test(the_second_address),
         cmocka_unit_test(users_and_passwords),
         cmocka_unit_test(tls),
+        cmocka_unit_test(no_memory_is_said),
         cmocka_unit_test(leaving),
     };
 
