@@ -89,7 +89,7 @@ struct cache_shared {
     _Atomic uint32_t fills_orphaned;   /* goes up when a fill is given back: somebody looks */
     _Atomic int64_t fills_scanned_ms;  /* monotonic: parts/ is looked through by one worker */
     _Atomic uint64_t share_heard;      /* place in the stream of revocations; 0: not known */
-    _Atomic int64_t share_failed_ms;   /* monotonic: when a failure of Redis was logged */
+    _Atomic int64_t share_failed_ms;   /* monotonic: when a failing Redis was logged */
     _Atomic int64_t share_rejected_ms; /* and a value that was refused */
     _Atomic uint32_t use_epoch;        /* goes up when all are to write down what they served */
     _Atomic uint32_t walk_wanted;      /* goes up when entries and files may differ */

@@ -155,8 +155,13 @@ static void learn(struct cache *c, size_t i, enum blame blame, const struct gw_e
         r->last = *err;
     }
     pthread_mutex_unlock(&r->mutex);
-    if (blame != BLAME_NONE && may_log(&c->shared->share_failed_ms)) {
-        gw_log_write(&c->log, GW_LOG_WARN, "redis: %s", err->text);
+}
+
+/* The next server stands in for those that failed; when none does, the caller hears why. */
+static void log_swallowed(struct cache *c, const struct gw_error *why)
+{
+    if (why->status != GW_OK && may_log(&c->shared->share_failed_ms)) {
+        gw_log_write(&c->log, GW_LOG_WARN, "redis: %s; the next server answers", why->text);
     }
 }
 
@@ -449,7 +454,7 @@ int redis_run(struct cache *c, int64_t deadline_ms, size_t reply_max,
               struct gw_error *err)
 {
     const struct call call = {deadline_ms, reply_max, work, ctx};
-    struct gw_error none, *e = err != NULL ? err : &none;
+    struct gw_error none, *e = err != NULL ? err : &none, swallowed = {.status = GW_OK};
     bool tried = false;
     int rc = GW_UNAVAILABLE;
 
@@ -476,8 +481,10 @@ int redis_run(struct cache *c, int64_t deadline_ms, size_t reply_max,
             if (rc == GW_TIMEOUT) {
                 break; /* the caller's own time is over */
             }
+            log_swallowed(c, &swallowed);
             return rc;
         }
+        swallowed = *e;
     }
     atomic_fetch_add(&c->shared->counters.share_errors, 1);
     if (!tried) {

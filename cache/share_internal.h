@@ -64,7 +64,7 @@ void cache_share_reject(struct cache *c, const char *what, const struct gw_error
 /**
  * Runs work with the first server that answers. When a server fails (refused, silent, READONLY,
  * LOADING, no rights, ...) the next one is tried and work runs from its start; what failed is
- * passed over for a second.
+ * passed over for a second, and logged once a minute if another one stands in.
  * @param reply_max  bytes of one reply
  * @return what work returned; GW_UNAVAILABLE or GW_TIMEOUT: no server answers; GW_CANCELLED;
  * GW_NO_MEMORY

@@ -751,6 +751,7 @@ static void servers_that_lie(void **state)
         rc = fetch(&n, CACHE_REF, NAME);
         assert_int_equal(rc, rows[i].status == GW_OK ? GW_UNAVAILABLE : GW_NOT_FOUND);
         assert_int_equal(ERRORS(&n), rows[i].status == GW_OK);
+        assert_int_equal(n.f.log_bytes != 0, rows[i].also_counted); /* said or returned, not both */
         node_release(&n);
         puppet_stop(&p);
     }
