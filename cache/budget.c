@@ -641,7 +641,9 @@ static void compare(struct batch *batch, unsigned first, unsigned end, struct fo
     memset(to, 0xff, sizeof(to));
     to[0] = (uint8_t)((end - 1) >> 8);
     to[1] = (uint8_t)(end - 1);
-    qsort(f->p, f->n, sizeof(f->p[0]), by_id);
+    if (f->n > 1) {
+        qsort(f->p, f->n, sizeof(f->p[0]), by_id);
+    }
     while (more && batch->rc == GW_OK) {
         batch->rc = usage_range(batch->c, from, to, held, EVICT_AT_ONCE, &n, batch->err);
         for (size_t i = 0; i < n && batch->rc == GW_OK; i++) {
