@@ -18,7 +18,7 @@ from .measure import curl
 
 MIB = 1 << 20
 GIB = 1 << 30
-BIG, SMALL, SNAPSHOT = "bench/big", "bench/small", "bench/many"
+BIG, MIDDLE, SMALL, SNAPSHOT = "bench/big", "bench/middle", "bench/small", "bench/many"
 FILES = 200                     # of the snapshot
 Asked = tuple[str, dict[str, str]]
 
@@ -40,12 +40,11 @@ class Stage:
         self.hub, self.auth = w.hub, w.headers("reader")
         self.ca = w.ca.file if self.hub.ca_file else None
         w.hub.add(BIG, {"config.json": "{}", "model.safetensors": {"size": GIB, "seed": 1}})
+        w.hub.add(MIDDLE, {"model.safetensors": {"size": 200 * MIB, "seed": 3}})
         w.hub.add(SMALL, {"config.json": {"size": 4096, "seed": 2}})
         w.hub.add(SNAPSHOT, {f"part-{n:03}.json": {"size": 2000 + n, "seed": n} for n in range(FILES)})
         self.digest = w.hub.file(BIG, "model.safetensors")["sha256"]
-        cdn = fetch(w.hub.url, self.big, "HEAD", self.hub_auth, ca_file=w.hub.ca_file)["location"] or ""
-        self.cdn_url, _, target = cdn.partition("/xet-bridge-us/")
-        self.cdn_target = "/xet-bridge-us/" + target
+        self.cdn_url, self.cdn_target = self.second_host(BIG)
         self.proxy = self._proxy()
         return self
 
@@ -56,6 +55,12 @@ class Stage:
     @property
     def hub_auth(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.world.hub.token}"}
+
+    def second_host(self, repo: str) -> tuple[str, str]:
+        """Where the Hub redirects to for the large file: (scheme and host, signed target)."""
+        cdn = fetch(self.hub.url, f"/{repo}/resolve/main/model.safetensors", "HEAD", self.hub_auth, ca_file=self.hub.ca_file)["location"] or ""
+        host, _, target = cdn.partition("/xet-bridge-us/")
+        return host, "/xet-bridge-us/" + target
 
     def _proxy(self) -> Nginx:
         """The proxy asks the Hub in its own name and lets everybody in; what is large it gets from the second host at once."""
