@@ -415,7 +415,7 @@ bool cache_pinned(struct cache *c, const struct blob_id *id)
 /* ---- eviction ---- */
 
 /* Removes the name of a blob unless that frees nothing. What happened goes into the batch.
- * @return bytes freed */
+ * @return what the sum is less by */
 static uint64_t evict_one(struct batch *batch, const struct usage *held)
 {
     char path[CACHE_PATH_MAX], hex[CACHE_DIGEST_MAX + 1];
@@ -423,11 +423,11 @@ static uint64_t evict_one(struct batch *batch, const struct usage *held)
 
     if (!look(batch->c, &held->id, &is)) {
         batch_add(batch, USAGE_REMOVE, &is);
-        return 0;
+        return held->bytes;
     }
     if (is.bytes == 0 && held->bytes != 0) { /* data/ has it too since it was entered */
         batch_add(batch, USAGE_SET, &is);
-        return 0;
+        return held->bytes;
     }
     if (!cache_blob_path(batch->c, blob_id_hex(&held->id, hex), path, sizeof(path)) ||
         unlink(path) != 0) {
@@ -436,7 +436,7 @@ static uint64_t evict_one(struct batch *batch, const struct usage *held)
     batch_add(batch, USAGE_REMOVE, &is);
     atomic_fetch_add(&batch->c->shared->usage.evictions, 1);
     atomic_fetch_add(&batch->c->shared->usage.evicted_bytes, is.bytes);
-    return is.bytes;
+    return held->bytes;
 }
 
 /* The idle parts that were used before that time go first. @return when the next one was */
