@@ -11,6 +11,13 @@
 #define KIB 1024u
 #define MIB (1ull << 20)
 #define GIB (1ull << 30)
+#define CHECK_THREAD(condition)                                                                    \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #condition);                        \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
 
 /* ---- how much is to go ---- */
 
@@ -393,6 +400,90 @@ static void notes_are_bounded(void **state)
     fixture_release(&f);
 }
 
+/* The loop notes and ticks, jobs flush and evict, others link, remove, pin: for TSan. */
+struct at_once {
+    struct fixture *f;
+    _Atomic(const char *) key; /* of the job that is due; NULL: none */
+    atomic_bool stop;
+};
+
+static void *run_jobs(void *ctx)
+{
+    struct at_once *a = ctx;
+    struct gw_error err;
+
+    while (!atomic_load(&a->stop)) {
+        const char *key = atomic_exchange(&a->key, NULL);
+
+        if (key != NULL && strcmp(key, "usage") == 0) {
+            CHECK_THREAD(cache_usage_job(a->f->cache, &err) == GW_OK);
+        } else if (key != NULL) {
+            CHECK_THREAD(cache_budget_job(a->f->cache, &err) == GW_OK);
+        }
+    }
+    return NULL;
+}
+
+static void *run_others(void *ctx)
+{
+    struct at_once *a = ctx;
+    struct gw_error err;
+    char hex[65];
+
+    for (unsigned i = 0; !atomic_load(&a->stop); i++) {
+        struct usage u = usage_of(i, 0, 0);
+        struct gw_str pin = blob_id_hex(&u.id, hex);
+
+        cache_note_change(a->f->cache, pin);
+        cache_note_use(a->f->cache, pin); /* only the loop's count */
+        CHECK_THREAD(cache_pins_set(a->f->cache, &pin, i % 2, &err) == GW_OK);
+        (void)cache_pinned(a->f->cache, &u.id);
+        usleep(200);
+    }
+    return NULL;
+}
+
+static void loop_and_jobs_at_once(void **state)
+{
+    struct at_once a = {0};
+    pthread_t threads[2];
+    struct fixture f;
+    struct gw_want want;
+    unsigned turns = 0;
+
+    (void)state;
+    fixture_init(&f);
+    f.options.max_bytes = 20 * KIB;
+    f.options.scrub_ms = 1;
+    fixture_open(&f);
+    a.f = &f;
+    assert_int_equal(pthread_create(&threads[0], NULL, run_jobs, &a), 0);
+    assert_int_equal(pthread_create(&threads[1], NULL, run_others, &a), 0);
+    for (unsigned i = 0; i < 40 || atomic_load(&f.shared->usage.evictions) == 0; i++) {
+        struct file file = make_blob(&f, i, 2 * KIB);
+        uint64_t size;
+        int64_t modified_s;
+        int fd;
+
+        if (cache_blob_open(f.cache, gw_str_c(file.digest), &fd, &size, &modified_s, NULL) ==
+            GW_OK) {
+            close(fd);
+        }
+        if (atomic_load(&a.key) == NULL && cache_budget_tick(f.cache, &want) == GW_OK) {
+            atomic_store(&a.key, want.key.p);
+            turns++;
+        }
+        atomic_fetch_add(&f.shared->use_epoch, i % 3 == 0);
+        usleep(20000);
+        assert_true(i < 1500);
+    }
+    atomic_store(&a.stop, true);
+    pthread_join(threads[0], NULL);
+    pthread_join(threads[1], NULL);
+    assert_true(turns > 2);
+    fixture_release(&f);
+}
+
 /* ---- after a crash ---- */
 
 static uint64_t truth(struct fixture *f)
@@ -712,6 +803,7 @@ int main(void)
         cmocka_unit_test(the_oldest_go_and_nobody_is_harmed),
         cmocka_unit_test(what_was_served_moves_to_the_end),
         cmocka_unit_test(notes_are_bounded),
+        cmocka_unit_test(loop_and_jobs_at_once),
         cmocka_unit_test(a_killed_process_leaves_files_and_entries_apart),
         cmocka_unit_test(the_walk_brings_them_together),
         cmocka_unit_test(a_part_that_nobody_is_at_goes_like_a_file_of_its_age),
