@@ -88,6 +88,7 @@ class States(RuleBasedStateMachine):
         super().__init__()
         self.log: list[str] = []
         self.readers: list[Reader] = []
+        self.held: list[Reader] = []     # those nobody has read to the end or left: what rules are chosen by must not hang on time
         self.facts: dict[str, Any] = {}
         self.fault: int | None = None
         self.shaky = False               # upstream has failed in this sequence: answers may be errors, or cut
@@ -122,17 +123,15 @@ class States(RuleBasedStateMachine):
         reader = Reader(self.world, self.facts["main"], (first, end), header)
         reader.shaky = self.shaky
         self.readers.append(reader)
+        self.held.append(reader)
         self.granules += bool(self.on_their_way())          # who waits ends a share, which had something on its way
 
     def on_their_way(self) -> int:
         """Answers of upstream that are under way."""
         return sum(not record["done"] for record in self.hub.stats()["recent"] if record["route"] == "cdn")
 
-    def alive(self) -> list[Reader]:
-        return [reader for reader in self.readers if not reader.ended]
-
-    few = precondition(lambda self: len(self.alive()) < 8)
-    some = precondition(lambda self: self.alive())
+    few = precondition(lambda self: len(self.held) < 8)
+    some = precondition(lambda self: self.held)
 
     @few
     @rule()
@@ -166,27 +165,27 @@ class States(RuleBasedStateMachine):
     @some
     @rule(which=st.integers(0, 7), count=st.sampled_from([1, 300 << 10, 2 * MIB]))
     def read_some(self, which: int, count: int) -> None:
-        reader = self.alive()[which % len(self.alive())]
+        reader = self.held[which % len(self.held)]
         self.note(f"read {count} of {self.readers.index(reader)}")
         self.take(reader, count)
 
     @some
     @rule(which=st.integers(0, 7))
     def read_all(self, which: int) -> None:
-        reader = self.alive()[which % len(self.alive())]
+        reader = self.held.pop(which % len(self.held))
         self.note(f"read all of {self.readers.index(reader)}")
         self.take(reader, None)
 
     @some
     @rule(which=st.integers(0, 7))
     def leave(self, which: int) -> None:
-        reader = self.alive()[which % len(self.alive())]
+        reader = self.held.pop(which % len(self.held))
         self.note(f"leave {self.readers.index(reader)}")
         reader.leave()
 
     def disturb(self) -> None:
         """What is open now may be cut."""
-        for reader in self.alive():
+        for reader in self.held:
             reader.shaky = True
 
     def interrupt(self) -> None:
@@ -224,7 +223,8 @@ class States(RuleBasedStateMachine):
         for path in (blob(self.world, self.facts["sha256"]), parts / f"{self.facts['sha256']}.part", parts / f"{self.facts['sha256']}.map"):
             path.unlink(missing_ok=True)
         self.interrupt()
-        self.thrown = self.hub.content_bytes()
+        more = self.thrown + self.size if self.on_their_way() else 0   # who fetches finds out when it looks, about once a second
+        self.thrown = max(self.hub.content_bytes(), more)
 
     def misbehave(self, text: str, **keys: Any) -> None:
         self.note(text)
@@ -303,7 +303,7 @@ class States(RuleBasedStateMachine):
             return
         self.heal_upstream()
         try:
-            for reader in self.alive():
+            for reader in self.held:
                 self.take(reader, None)
             self.hub.wait_idle(STUCK)
             try:
