@@ -72,7 +72,9 @@ def limited(scene: Scene, table: Table) -> None:
     def hubgate() -> Measured:
         for path in (blobs, *(w.nginx.cache / "parts").glob("[0-9a-f]*.*")):
             path.unlink(missing_ok=True)
-        return {"wall": curl(w.url + stage.big, headers=w.headers("reader")).wall}
+        wall = curl(w.url + stage.big, headers=w.headers("reader")).wall
+        procs.wait_until("the fill to end", lambda: not list((w.nginx.cache / "parts").glob("*.part")), 120, 0.01)
+        return {"wall": wall}
 
     def proxied(cache: str, prefix: str) -> Callable[[], Measured]:
         def run() -> Measured:
