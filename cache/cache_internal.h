@@ -79,6 +79,9 @@ void cache_slots_bury(struct cache_shared *s);
 /* pthread_create with every signal blocked in the new thread but those of a fault (nginx's loop
  * must get its own). */
 int cache_thread_start(pthread_t *out, void *(*run)(void *), void *arg);
+/* This thread moves or hashes bytes: where cores are scarce the event loop comes first. For the
+ * rest of its life, because giving back takes privileges; jobs wait more than they compute. */
+void cache_thread_yields(void);
 
 /* ---- index.c ---- */
 int cache_index_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;

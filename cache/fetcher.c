@@ -793,6 +793,7 @@ static void *run(void *arg)
 {
     struct fetcher *x = arg;
 
+    cache_thread_yields();
     while (!atomic_load(&x->table->stopping)) {
         int64_t now = gw_mono_ms();
         int running, left;

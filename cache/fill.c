@@ -803,6 +803,7 @@ int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err)
     if (f == NULL) {
         return GW_OK; /* a late twin */
     }
+    cache_thread_yields();
     rc = run_job(f, drop, err);
 
     pthread_mutex_lock(&t->mutex);

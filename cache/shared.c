@@ -15,7 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#define YIELDS_NICE 10 /* a tenth of the loop's share of a core that is fought for */
 
 /* The start time of a process in ticks since boot (proc(5), stat field 22); 0: it is gone or a
  * zombie, which kill(2) takes for alive until nginx's master has reaped it; UINT64_MAX: cannot say.
@@ -212,4 +215,9 @@ int cache_thread_start(pthread_t *out, void *(*run)(void *), void *arg)
     rc = pthread_create(out, NULL, run, arg);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;
+}
+
+void cache_thread_yields(void)
+{
+    (void)setpriority(PRIO_PROCESS, 0, YIELDS_NICE); /* Linux: of this thread alone */
 }
