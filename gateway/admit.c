@@ -7,9 +7,14 @@
 
 enum policy_action admit_action(enum hub_action a)
 {
-    return a == HUB_WRITE_ACTION  ? POLICY_WRITE
-           : a == HUB_READ_ACTION ? POLICY_READ
-                                  : POLICY_DISCOVER;
+    static const enum policy_action of[] = {
+        [HUB_NO_ACTION] = POLICY_DISCOVER,   [HUB_DISCOVER_ACTION] = POLICY_DISCOVER,
+        [HUB_READ_ACTION] = POLICY_READ,     [HUB_WRITE_ACTION] = POLICY_WRITE,
+        [HUB_CREATE_ACTION] = POLICY_CREATE, [HUB_DELETE_ACTION] = POLICY_DELETE,
+        [HUB_ADMIN_ACTION] = POLICY_ADMIN,
+    };
+
+    return of[a];
 }
 
 static bool may(struct gateway *gw, const struct gateway_state *st, enum policy_action a,

@@ -5,6 +5,7 @@
  */
 #include "gateway/internal.h"
 #include "gateway/nodes.h"
+#include "gateway/upload.h"
 
 #include <stdio.h>
 
@@ -191,6 +192,20 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
         return GATEWAY_BODY_MAX;
     case HUB_GATEWAY_TOKENS:
         return 64u << 10;
+    case HUB_COMMIT:
+    case HUB_OBJECT:
+        return GATEWAY_BODY_STREAM;
+    case HUB_PREUPLOAD:
+    case HUB_VALIDATE_YAML:
+        return GATEWAY_BODY_MAX;
+    case HUB_REPO_CREATE:
+    case HUB_REPO_DELETE:
+    case HUB_SETTINGS:
+    case HUB_BRANCH:
+    case HUB_TAG:
+    case HUB_LFS_BATCH:
+    case HUB_OBJECT_VERIFY:
+        return GW_JSON_DOC_MAX;
     default:
         return 0;
     }
@@ -221,7 +236,8 @@ static int refuse_parse(struct gateway *gw, struct gateway_request *req, struct 
 static int answer_preflight(struct gateway_request *req, struct gateway_answer *ans)
 {
     ans->status = 204;
-    ANSWER_HEADER(ans, "Access-Control-Allow-Methods", GW_STR("GET, HEAD, POST, OPTIONS"));
+    ANSWER_HEADER(ans, "Access-Control-Allow-Methods",
+                  GW_STR("GET, HEAD, POST, PUT, DELETE, OPTIONS"));
     ANSWER_HEADER(ans, "Access-Control-Allow-Headers",
                   GW_STR("Authorization, Range, Content-Type, Accept, X-Requested-With"));
     ANSWER_HEADER(ans, "Access-Control-Max-Age", GW_STR("86400"));
@@ -280,6 +296,33 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
         return answer_refuse(gw, req, ans, HUB_NO_XET, GW_STR(""), 0);
     case HUB_WHOAMI:
         return document_whoami(gw, req, ans);
+    case HUB_XET_WRITE_TOKEN:
+        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
+                             GW_STR("This gateway has no Xet storage: set HF_HUB_DISABLE_XET=1 and "
+                                    "upload again."),
+                             0);
+    case HUB_REPO_CREATE:
+        return write_create(gw, req, ans);
+    case HUB_REPO_DELETE:
+        return write_delete(gw, req, ans);
+    case HUB_BRANCH:
+    case HUB_TAG:
+        return write_ref(gw, req, ans);
+    case HUB_PREUPLOAD:
+        return write_preupload(gw, req, ans);
+    case HUB_COMMIT:
+        return write_commit(gw, req, ans);
+    case HUB_VALIDATE_YAML:
+        return write_yaml(gw, req, ans);
+    case HUB_SETTINGS:
+        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
+                             GW_STR("Who may see a repository is decided by the policy files of "
+                                    "this gateway, not by its settings."),
+                             0);
+    case HUB_LFS_BATCH:
+        return lfs_batch(gw, req, ans);
+    case HUB_LFS_LOCKS:
+        return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
     case HUB_GATEWAY_TOKENS:
         return document_mint(gw, req, ans, cred);
     default:
@@ -319,6 +362,10 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
     rc = answer_open_route(gw, req, ans);
     if (rc != GW_NOT_FOUND)
         return rc;
+    if (st->target.route == HUB_OBJECT) /* the address is the credential */
+        return lfs_object(gw, req, ans);
+    if (st->target.route == HUB_OBJECT_VERIFY)
+        return lfs_verify(gw, req, ans);
     rc = identity_of(gw, req, &cred, &st->who, &why, &detail);
     if (rc == GW_AGAIN)
         return rc;
@@ -371,6 +418,7 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
         metrics_end(gw, req, status, bytes_sent);
     }
     cache_reader_close(st->reader);
+    upload_unref(st->upload);
     gw_arena_release(&st->arena);
     gw_free(st);
     req->state = NULL;

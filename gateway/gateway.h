@@ -86,7 +86,13 @@ struct gateway_header {
     struct gw_str name, value;
 };
 
-enum gateway_body { GATEWAY_EMPTY = 0, GATEWAY_MEMORY, GATEWAY_BLOB, GATEWAY_PART };
+enum gateway_body {
+    GATEWAY_EMPTY = 0,
+    GATEWAY_MEMORY,
+    GATEWAY_BLOB,
+    GATEWAY_PART,
+    GATEWAY_TAKE /* no answer yet: read the body, gateway_give it, then step again */
+};
 
 struct gateway_answer {
     int status;
@@ -119,9 +125,10 @@ struct gateway_request {
     struct gateway_state *state;
 };
 
-/* Parses the target. @return bytes of body the route takes: 0: discard it, else read at most so
- * much into req->body before gateway_step. Errors show in gateway_step. Without memory gateway_step
- * answers 503. */
+/* Parses the target. @return bytes of body the route takes: 0: discard it; GATEWAY_BODY_STREAM:
+ * step first, which says GATEWAY_TAKE or answers; else read at most so much into req->body before
+ * gateway_step. Errors show in gateway_step. Without memory gateway_step answers 503. */
+#define GATEWAY_BODY_STREAM SIZE_MAX
 size_t gateway_begin(struct gateway *gw, struct gateway_request *req);
 /**
  * One step, from the start. @return GW_OK: *ans is complete, its memory lives until gateway_end (a
@@ -129,6 +136,12 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req);
  */
 int gateway_step(struct gateway *gw, struct gateway_request *req,
                  struct gateway_answer *ans) GW_MUST_CHECK;
+/* GATEWAY_TAKE: the next n bytes of the body. @return how many were taken: fewer: stop reading, and
+ * give the rest when req->wake is called */
+size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char *p, size_t n);
+/* The body is complete. @return GW_AGAIN: it is being written, call again when req->wake is called;
+ * GW_OK: step */
+int gateway_given(struct gateway *gw, struct gateway_request *req) GW_MUST_CHECK;
 /* The deadline passed: a parked request is taken out; the next step answers (503, or something
  * stale). */
 void gateway_expire(struct gateway *gw, struct gateway_request *req);

@@ -93,6 +93,13 @@ static int load_subject(struct gateway *gw, struct gateway_request *req, struct 
     return GW_OK;
 }
 
+int identity_of_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id,
+                        struct gateway_identity *out, enum hub_reason *why, struct gw_str *detail)
+{
+    memset(out, 0, sizeof(*out));
+    return load_subject(gw, req, id, out, why, detail);
+}
+
 static int by_token(struct gateway *gw, struct gateway_request *req,
                     const struct auth_credential *cred, struct gateway_identity *out,
                     enum hub_reason *why, struct gw_str *detail)

@@ -193,7 +193,8 @@ struct gateway_state {
     size_t n_results;
     struct gateway_waiter waiter;
     struct cache_reader *reader;
-    bool again; /* the second fetch after a wrong digest */
+    struct upload *upload; /* NULL: the body is not kept */
+    bool again;            /* the second fetch after a wrong digest */
     uint64_t part_end, part_first;
     /* of the last step, for headers and the audit record */
     struct gateway_identity who;
@@ -262,6 +263,10 @@ struct gw_str fact_join(struct gw_arena *a, const struct gw_str *fields, size_t 
 int identity_of(struct gateway *gw, struct gateway_request *req, struct auth_credential *cred,
                 struct gateway_identity *out, enum hub_reason *why,
                 struct gw_str *detail) GW_MUST_CHECK;
+/* The person of a signed address: as identity_of for one of his tokens, without a role. */
+int identity_of_subject(struct gateway *gw, struct gateway_request *req, struct gw_str id,
+                        struct gateway_identity *out, enum hub_reason *why,
+                        struct gw_str *detail) GW_MUST_CHECK;
 int identity_login(struct gateway *gw, struct gateway_request *req,
                    const struct auth_credential *cred, struct gateway_identity *out,
                    enum hub_reason *why, struct gw_str *detail) GW_MUST_CHECK;
@@ -335,6 +340,37 @@ int document_mint(struct gateway *gw, struct gateway_request *req, struct gatewa
                   const struct auth_credential *cred);
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 
+/* write.c: routes that change a private repository. GW_OK: *ans; GW_AGAIN */
+int write_create(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_delete(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_ref(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_preupload(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_yaml(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* lfs.c: git-lfs batch and its signed addresses */
+int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int lfs_verify(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+struct lfs_object_id {
+    struct gw_str type, ns, name, sha256, subject;
+    uint64_t size;
+};
+/* The address to PUT an object at, or to confirm it; p == NULL: no memory. Any thread. */
+struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct gw_str public_url,
+                          const struct lfs_object_id *o, bool verify);
+/* Job: a branch has a new tip, durable in data/: into the index, and as the job's answer. */
+int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
+                  struct gw_str commit);
+/* Write access to a repository that is private; *ans is the refusal otherwise. */
+int write_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                const struct hub_target *t) GW_MUST_CHECK;
+/* A failed write as an answer: conflicts, missing parents, full disks have statuses of their own.
+ */
+int write_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                  const struct gw_error *err);
+/* "Name <mail>" of who asks. */
+struct gw_str write_author(struct gw_arena *a, const struct gateway_identity *who);
+
 /* range.c */
 enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
 #define RANGES_MAX 64u /* more in one header are ignored (RFC 9110 14.2) */
@@ -362,6 +398,12 @@ int job_private_refs(struct gateway_job *job);
 int job_private_commits(struct gateway_job *job);
 int job_private_blob(struct gateway_job *job);
 int job_fill(struct gateway_job *job);
+int job_create(struct gateway_job *job);
+int job_delete(struct gateway_job *job);
+int job_ref(struct gateway_job *job);
+int job_preupload(struct gateway_job *job);
+int job_batch(struct gateway_job *job);
+int job_upload(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
 
 /* jobs_cache.c, pins.c: what is held */

@@ -63,9 +63,10 @@ static struct fact ref_fact(struct gateway_request *req, const struct resolved *
     struct fact f = {
         .kind = CACHE_REF,
         .name = FACT_JOIN(a, r->type, t->ns, t->name, rev),
-        .life = hub_is_commit(rev) ? FACT_FOREVER
-                : r->private       ? FACT_PRIVATE
-                                   : FACT_TTL,
+        /* a private repository may be deleted: then its commits are not there any more */
+        .life = r->private           ? FACT_PRIVATE
+                : hub_is_commit(rev) ? FACT_FOREVER
+                                     : FACT_TTL,
     };
 
     /* the call that resolves a name brings its info document too; when that is what was asked, ask

@@ -44,6 +44,12 @@ static const struct {
     {"give", job_give},
     {"tell", job_tell},
     {"listen", job_listen},
+    {"create", job_create},
+    {"delete", job_delete},
+    {"ref", job_ref},
+    {"preupload", job_preupload},
+    {"batch", job_batch},
+    {"upload", job_upload},
 };
 
 static void split_fields(struct gateway_job *job)
@@ -420,7 +426,8 @@ void gateway_job_done(struct gateway_job *job)
     wake_all(job);
     if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
         job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
-        job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED)
+        job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED &&
+        job->result.status != GW_CONFLICT)
         gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
                      job->result.err.text);
     if (job->again) {

@@ -47,13 +47,34 @@ enum hub_route {
     HUB_GATEWAY_TOKENS,  /* POST /api/gateway/tokens */
     HUB_HEALTH,          /* /-/healthz */
     HUB_METRICS,         /* /-/metrics, /metrics: to a few addresses only */
-    HUB_OAUTH_DEVICE,    /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
-    HUB_PREFLIGHT,       /* OPTIONS on anything: CORS, reveals nothing */
+    HUB_REPO_CREATE,     /* POST /api/repos/create; ns, name are in the body */
+    HUB_REPO_DELETE,     /* DELETE /api/repos/delete */
+    HUB_VALIDATE_YAML,   /* POST /api/validate-yaml */
+    HUB_SETTINGS,        /* PUT /api/T/R/settings */
+    HUB_PREUPLOAD,       /* POST /api/T/R/preupload/V */
+    HUB_COMMIT,          /* POST /api/T/R/commit/V: a stream of lines */
+    HUB_BRANCH,          /* POST, DELETE /api/T/R/branch/V */
+    HUB_TAG,             /* POST, DELETE /api/T/R/tag/V */
+    HUB_XET_WRITE_TOKEN, /* answered 501: large files come by LFS */
+    HUB_LFS_BATCH,       /* POST {P}R.git/info/lfs/objects/batch */
+    HUB_LFS_LOCKS,     /* POST {P}R.git/info/lfs/locks/verify: 404, which git-lfs takes silently */
+    HUB_OBJECT,        /* PUT /-/lfs/...: a signed address of ours; path: what is behind it */
+    HUB_OBJECT_VERIFY, /* POST /-/lfs-verify/... */
+    HUB_OAUTH_DEVICE,  /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
+    HUB_PREFLIGHT,     /* OPTIONS on anything: CORS, reveals nothing */
     HUB_ROUTE_COUNT
 };
 
 /* what policy is asked */
-enum hub_action { HUB_NO_ACTION, HUB_DISCOVER_ACTION, HUB_READ_ACTION, HUB_WRITE_ACTION };
+enum hub_action {
+    HUB_NO_ACTION,
+    HUB_DISCOVER_ACTION,
+    HUB_READ_ACTION,
+    HUB_WRITE_ACTION,
+    HUB_CREATE_ACTION,
+    HUB_DELETE_ACTION,
+    HUB_ADMIN_ACTION
+};
 
 struct hub_target { /* strings: in the arena or in the raw target, never NULL */
     enum hub_route route;
@@ -67,7 +88,7 @@ struct hub_target { /* strings: in the arena or in the raw target, never NULL */
     struct gw_str path;     /* decoded segments joined by '/'; empty: the root, or no file named */
     /* Query, only what the route knows; everything else is ignored (booleans: true, True, 1; lists:
      * k=a&k=b, k[]=a). */
-    bool recursive, expand, blobs, include_prs, security_status;
+    bool recursive, expand, blobs, include_prs, security_status, create_pr;
     uint32_t limit; /* 0: not asked; at most HUB_PAGE */
     /* upstream's opaque word; a page number (p=3 of commits, discussions) is the cursor "p:3" */
     struct gw_str cursor;
@@ -335,6 +356,12 @@ enum hub_reason {
     HUB_TOO_LARGE,       /* 413 */
     HUB_RANGE,           /* 416; the caller adds Content-Range: bytes [star]/SIZE */
     HUB_WRONG_HOST,      /* 421 */
+    HUB_NO_SUCH_BYTES,   /* 422 + detail: what came is not what was announced */
+    HUB_CONFLICT,        /* 409 + detail */
+    HUB_PARENT_MOVED,    /* 412: the branch is not at the parent commit any more */
+    HUB_NOT_HERE,        /* 403 + detail: a public repository, which only the Hub itself changes */
+    HUB_NOT_BUILT,       /* 501 NotImplemented + detail; never retried by a client */
+    HUB_DISK_FULL,       /* 507 */
     HUB_BUSY,            /* 429 + Retry-After + RateLimit with r=0 */
     HUB_INTERNAL,        /* 500 */
     HUB_BAD_UPSTREAM,    /* 502: upstream answered nonsense or redirected to a forbidden place */

@@ -74,6 +74,10 @@ static const struct known tags_keys[] = {
     KEY("type", WORD),
 };
 
+static const struct known write_keys[] = {
+    FLAG("create_pr", "1", create_pr),
+};
+
 struct table {
     const struct known *rows;
     size_t n;
@@ -90,6 +94,8 @@ static const struct table tables[HUB_ROUTE_COUNT] = {
     [HUB_COMMITS] = TABLE(commits_keys),
     [HUB_DISCUSSIONS] = TABLE(discussions_keys),
     [HUB_TAGS_BY_TYPE] = TABLE(tags_keys),
+    [HUB_PREUPLOAD] = TABLE(write_keys),
+    [HUB_COMMIT] = TABLE(write_keys),
 };
 
 /* ---- pairs ---- */

@@ -17,14 +17,16 @@ enum family {
     API,    /* /api/T/R/... */
     COPIES, /* /api/resolve-cache/T/R/... : where the Hub itself sends a resolve of a small file */
     FILES,  /* {P}R/... */
+    LFS,    /* {P}R.git/info/lfs/... */
 };
 
-enum { GET = 1, HEAD = 2, POST = 4 };
+enum { GET = 1, HEAD = 2, POST = 4, PUT = 8, DELETE = 16 };
 
 static const struct row {
     enum family family;
-    /* words, and: V a revision, C a commit, N a number (the path), * the rest (the path), + a rest
-     * that does not matter. What follows the repo; of FIXED all of it */
+    /* words, and: V a revision, C a commit, N a number (the path), * the rest (the path), @ a rest
+     * of at least one segment (the path), + one that does not matter. What follows the repo; of
+     * FIXED all of it */
     const char *pattern;
     enum hub_route route;
     unsigned methods;
@@ -57,6 +59,19 @@ static const struct row {
     {FIXED, "-/healthz", HUB_HEALTH, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "-/metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
+    {API, "settings", HUB_SETTINGS, PUT, HUB_ADMIN_ACTION, 0},
+    {API, "preupload/V", HUB_PREUPLOAD, POST, HUB_WRITE_ACTION, 0},
+    {API, "commit/V", HUB_COMMIT, POST, HUB_WRITE_ACTION, 0},
+    {API, "branch/V", HUB_BRANCH, POST | DELETE, HUB_WRITE_ACTION, 0},
+    {API, "tag/V", HUB_TAG, POST | DELETE, HUB_WRITE_ACTION, 0},
+    {API, "xet-write-token/V", HUB_XET_WRITE_TOKEN, GET | HEAD, HUB_WRITE_ACTION, 0},
+    {LFS, "objects/batch", HUB_LFS_BATCH, POST, HUB_READ_ACTION, 0},
+    {LFS, "locks/verify", HUB_LFS_LOCKS, POST, HUB_READ_ACTION, 0},
+    {FIXED, "api/repos/create", HUB_REPO_CREATE, POST, HUB_CREATE_ACTION, 0},
+    {FIXED, "api/repos/delete", HUB_REPO_DELETE, DELETE, HUB_DELETE_ACTION, 0},
+    {FIXED, "api/validate-yaml", HUB_VALIDATE_YAML, POST, HUB_NO_ACTION, 0},
+    {FIXED, "-/lfs/@", HUB_OBJECT, PUT, HUB_NO_ACTION, 0},
+    {FIXED, "-/lfs-verify/@", HUB_OBJECT_VERIFY, POST, HUB_NO_ACTION, 0},
     {FIXED, "oauth/device", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
     {FIXED, "oauth/token", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
 };
@@ -80,6 +95,19 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_GATEWAY_TOKENS] = "gateway-tokens",
     [HUB_HEALTH] = "health",
     [HUB_METRICS] = "metrics",
+    [HUB_REPO_CREATE] = "create",
+    [HUB_REPO_DELETE] = "delete",
+    [HUB_VALIDATE_YAML] = "validate-yaml",
+    [HUB_SETTINGS] = "settings",
+    [HUB_PREUPLOAD] = "preupload",
+    [HUB_COMMIT] = "commit",
+    [HUB_BRANCH] = "branch",
+    [HUB_TAG] = "tag",
+    [HUB_XET_WRITE_TOKEN] = "xet-write-token",
+    [HUB_LFS_BATCH] = "lfs-batch",
+    [HUB_LFS_LOCKS] = "lfs-locks",
+    [HUB_OBJECT] = "upload",
+    [HUB_OBJECT_VERIFY] = "upload-verify",
     [HUB_OAUTH_DEVICE] = "oauth",
     [HUB_PREFLIGHT] = "preflight",
 };
@@ -253,6 +281,22 @@ static bool plural_type(struct gw_str word, enum hub_type *out)
     return hub_type_parse(word, out) && gw_str_eq_c(word, hub_type_plural(*out));
 }
 
+/* {P}ns/name.git/info/lfs/...: git-lfs appends it to the remote, whatever that ends in. */
+static bool is_lfs(const struct parts *p, size_t name)
+{
+    return gw_str_ends(part(p, name), GW_STR(".git")) && gw_str_eq_c(part(p, name + 1), "info") &&
+           gw_str_eq_c(part(p, name + 2), "lfs");
+}
+
+static int take_named_git(struct hub_target *t, const struct parts *p, size_t i,
+                          struct gw_error *err)
+{
+    struct parts cut = *p;
+
+    cut.segment[i + 1].n -= strlen(".git");
+    return take_repo(t, &cut, i, 2, err);
+}
+
 /* Finds the repo; *next is the first segment behind it. */
 static int find_repo(struct hub_target *t, enum family *family, size_t *next, const struct parts *p,
                      struct gw_error *err)
@@ -276,6 +320,11 @@ static int find_repo(struct hub_target *t, enum family *family, size_t *next, co
             i = 1;
         } else {
             t->type = HUB_MODEL;
+        }
+        if (is_lfs(p, i + 1)) {
+            *family = LFS;
+            *next = i + 4;
+            return take_named_git(t, p, i, err);
         }
         if (is_marker(part(p, i + 1))) {
             names = 1;
@@ -360,6 +409,14 @@ static int match(struct hub_target *t, const struct row *row, const struct parts
         case '*':
             open = true;
             break;
+        case '@':
+            t->path = rest_of(p, i);
+            if (t->path.n == 0) {
+                return GW_NOT_FOUND;
+            }
+            i = p->count;
+            open = true;
+            break;
         case '+':
             if (i >= p->count) {
                 return GW_NOT_FOUND;
@@ -426,6 +483,12 @@ static const char *allow(unsigned methods)
         return "GET, HEAD, OPTIONS";
     case POST:
         return "POST, OPTIONS";
+    case PUT:
+        return "PUT, OPTIONS";
+    case DELETE:
+        return "DELETE, OPTIONS";
+    case POST | DELETE:
+        return "POST, DELETE, OPTIONS";
     default:
         return "GET, HEAD, POST, OPTIONS";
     }
@@ -433,10 +496,12 @@ static const char *allow(unsigned methods)
 
 static unsigned method_bit(struct gw_str method)
 {
-    return gw_str_eq_c(method, "GET")    ? GET
-           : gw_str_eq_c(method, "HEAD") ? HEAD
-           : gw_str_eq_c(method, "POST") ? POST
-                                         : 0;
+    return gw_str_eq_c(method, "GET")      ? GET
+           : gw_str_eq_c(method, "HEAD")   ? HEAD
+           : gw_str_eq_c(method, "POST")   ? POST
+           : gw_str_eq_c(method, "PUT")    ? PUT
+           : gw_str_eq_c(method, "DELETE") ? DELETE
+                                           : 0;
 }
 
 static const struct hub_target empty = {
@@ -546,13 +611,16 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
     if (row->family == API) {
         gw_buf_add_c(out, "/api");
     }
-    if (row->family == API || (row->family == FILES && t->type != HUB_MODEL)) {
+    if (row->family == API || (row->family != FIXED && t->type != HUB_MODEL)) {
         gw_buf_add_char(out, '/');
         gw_buf_add_c(out, hub_type_plural(t->type));
     }
     if (row->family != FIXED) {
         gw_buf_add_char(out, '/');
         hub_put_repo(out, t);
+    }
+    if (row->family == LFS) {
+        gw_buf_add_c(out, ".git/info/lfs");
     }
     pattern = gw_str_c(row->pattern);
     while (pattern.n != 0 && gw_str_split(&pattern, '/', &word)) {
@@ -563,6 +631,7 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
             break;
         case 'N':
         case '*':
+        case '@':
             if (t->path.n != 0) {
                 gw_buf_add_char(out, '/');
                 gw_percent_encode(out, t->path, true);
@@ -575,17 +644,18 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
     }
 }
 
-/* Answered here, whatever upstream says. */
-static bool is_local(enum hub_route r)
+/* What upstream is asked: nothing else ever goes there. */
+static bool is_asked_upstream(enum hub_route r)
 {
-    return r == HUB_TELEMETRY || r == HUB_GATEWAY_TOKENS || r == HUB_HEALTH || r == HUB_METRICS ||
-           r == HUB_OAUTH_DEVICE || r == HUB_PREFLIGHT || r == HUB_AGENT_HARNESSES ||
-           r == HUB_WHOAMI;
+    return r == HUB_RESOLVE || r == HUB_RAW || r == HUB_INFO || r == HUB_TREE ||
+           r == HUB_PATHS_INFO || r == HUB_REFS || r == HUB_COMMITS || r == HUB_DISCUSSIONS ||
+           r == HUB_TREESIZE || r == HUB_AUTH_CHECK || r == HUB_XET_READ_TOKEN ||
+           r == HUB_TAGS_BY_TYPE;
 }
 
 void hub_put_upstream_target(struct gw_buf *out, const struct hub_target *t, struct gw_str revision)
 {
-    if (is_local(t->route)) {
+    if (!is_asked_upstream(t->route)) {
         return;
     }
     hub_put_target_path(out, t, revision);

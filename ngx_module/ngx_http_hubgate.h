@@ -49,6 +49,7 @@ typedef struct {
     ngx_uint_t                status;
     unsigned                  counted:1;   /* r->main->count was taken: we finalize */
     unsigned                  is_waiting:1;
+    unsigned                  taking:1;    /* the body is being given away */
     unsigned                  header_sent:1;
     unsigned                  complete:1;
 } ngx_http_hubgate_ctx_t;

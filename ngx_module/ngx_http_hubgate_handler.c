@@ -9,6 +9,10 @@
 
 static void ngx_http_hubgate_body_handler(ngx_http_request_t *r);
 static void ngx_http_hubgate_body_read(ngx_http_request_t *r);
+static ngx_int_t ngx_http_hubgate_take(ngx_http_hubgate_ctx_t *ctx);
+static void ngx_http_hubgate_take_handler(ngx_http_request_t *r);
+static void ngx_http_hubgate_take_read(ngx_http_request_t *r);
+static ngx_int_t ngx_http_hubgate_take_bufs(ngx_http_hubgate_ctx_t *ctx);
 static ngx_int_t ngx_http_hubgate_body_add(ngx_http_hubgate_ctx_t *ctx);
 static void ngx_http_hubgate_wake(struct gateway_request *req);
 static void ngx_http_hubgate_deadline(ngx_event_t *ev);
@@ -187,6 +191,10 @@ ngx_http_hubgate_handler(ngx_http_request_t *r)
 
     body = gateway_begin(ngx_http_hubgate_worker.gw, &ctx->req);
 
+    if (body == GATEWAY_BODY_STREAM) {  /* admitted before it is read */
+        return ngx_http_hubgate_run(ctx);
+    }
+
     if (body == 0) {
         rc = ngx_http_discard_request_body(r);
         if (rc != NGX_OK) {
@@ -361,7 +369,143 @@ ngx_http_hubgate_run(ngx_http_hubgate_ctx_t *ctx)
         ngx_del_timer(&ctx->timer);
     }
 
+    if (ctx->ans.kind == GATEWAY_TAKE) {
+        return ngx_http_hubgate_take(ctx);
+    }
+
     return ngx_http_hubgate_send(ctx);
+}
+
+
+/*
+ * A body that the corridor keeps as it comes.  "100 Continue" goes out here,
+ * after the decision; reading stops while the corridor has no room.
+ */
+
+static ngx_int_t
+ngx_http_hubgate_take(ngx_http_hubgate_ctx_t *ctx)
+{
+    ngx_int_t            rc;
+    ngx_uint_t           parked = ctx->counted;
+    ngx_http_request_t  *r = ctx->r;
+
+    ctx->taking = 1;
+
+    if (parked) {                      /* reading the body counts for itself */
+        r->main->count--;
+    }
+
+    r->request_body_no_buffering = 1;
+
+    rc = ngx_http_read_client_request_body(r, ngx_http_hubgate_take_handler);
+
+    if (rc >= NGX_HTTP_SPECIAL_RESPONSE) {
+        r->main->count += parked;
+        return rc;
+    }
+
+    return NGX_DONE;
+}
+
+
+static void
+ngx_http_hubgate_take_handler(ngx_http_request_t *r)
+{
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
+    ctx->counted = 1;
+
+    if (r->request_body == NULL) {
+        ngx_http_hubgate_finalize(ctx, NGX_HTTP_INTERNAL_SERVER_ERROR);
+        return;
+    }
+
+    r->read_event_handler = ngx_http_hubgate_take_read;
+
+    ngx_http_hubgate_take_read(r);
+}
+
+
+static void
+ngx_http_hubgate_take_read(ngx_http_request_t *r)
+{
+    ngx_int_t                rc;
+    ngx_http_hubgate_ctx_t  *ctx;
+
+    ctx = ngx_http_get_module_ctx(r, ngx_http_hubgate_module);
+
+    for ( ;; ) {
+
+        if (ngx_http_hubgate_take_bufs(ctx) == NGX_AGAIN) {
+            r->read_event_handler = ngx_http_block_reading;
+
+            if (r->connection->read->timer_set) {
+                ngx_del_timer(r->connection->read);
+            }
+
+            return;                    /* the corridor wakes us */
+        }
+
+        if (!r->reading_body) {
+            break;
+        }
+
+        r->read_event_handler = ngx_http_hubgate_take_read;
+
+        rc = ngx_http_read_unbuffered_request_body(r);
+
+        if (rc >= NGX_HTTP_SPECIAL_RESPONSE || rc == NGX_ERROR) {
+            ngx_http_hubgate_finalize(ctx, rc);
+            return;
+        }
+
+        if (rc == NGX_AGAIN && r->request_body->bufs == NULL) {
+            return;
+        }
+    }
+
+    if (gateway_given(ngx_http_hubgate_worker.gw, &ctx->req) == GW_AGAIN) {
+        r->read_event_handler = ngx_http_test_reading;
+        return;
+    }
+
+    ctx->taking = 0;
+
+    rc = ngx_http_hubgate_run(ctx);
+
+    if (rc != NGX_DONE) {
+        ngx_http_hubgate_finalize(ctx, rc);
+    }
+}
+
+
+static ngx_int_t
+ngx_http_hubgate_take_bufs(ngx_http_hubgate_ctx_t *ctx)
+{
+    size_t               n, taken;
+    ngx_chain_t         *cl;
+    ngx_http_request_t  *r = ctx->r;
+
+    while (r->request_body->bufs) {
+        cl = r->request_body->bufs;
+        n = ngx_buf_size(cl->buf);
+
+        if (n) {
+            taken = gateway_give(ngx_http_hubgate_worker.gw, &ctx->req,
+                                 (char *) cl->buf->pos, n);
+            cl->buf->pos += taken;
+
+            if (taken < n) {
+                return NGX_AGAIN;
+            }
+        }
+
+        r->request_body->bufs = cl->next;
+        ngx_free_chain(r->pool, cl);
+    }
+
+    return NGX_OK;
 }
 
 
@@ -388,7 +532,19 @@ ngx_http_hubgate_rerun(ngx_http_hubgate_ctx_t *ctx)
 static void
 ngx_http_hubgate_wake(struct gateway_request *req)
 {
-    ngx_http_hubgate_rerun(req->ctx);
+    ngx_connection_t        *c;
+    ngx_http_hubgate_ctx_t  *ctx = req->ctx;
+
+    if (!ctx->taking) {
+        ngx_http_hubgate_rerun(ctx);
+        return;
+    }
+
+    c = ctx->r->connection;
+
+    ngx_http_set_log_request(c->log, ctx->r);
+    ngx_http_hubgate_take_read(ctx->r);
+    ngx_http_run_posted_requests(c);
 }
 
 

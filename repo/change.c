@@ -84,33 +84,50 @@ static const char *full_ref(struct gw_str branch, struct gw_arena *a)
     return ref.p;
 }
 
-/* What of the tip decides how a file is stored. A branch that has no attributes has no rules. */
+int repo_rules_at(const struct repo_rules **out, struct repo *r, const char commit[41],
+                  struct gw_str text, struct gw_arena *a, struct gw_error *err)
+{
+    struct repo_rules *rules = NULL;
+    struct repo_entry e;
+    int rc = GW_OK;
+
+    *out = NULL;
+    if (text.p == NULL) {
+        rc = repo_entry(r, commit, GW_STR(ATTRIBUTES), &e, err);
+        if (rc == GW_OK && !e.directory && !e.symlink && !e.lfs) {
+            rc = repo_blob(r, e.oid, REPO_ATTRIBUTES_MAX, a, &text, err);
+        }
+        if (rc == GW_NOT_FOUND || rc == GW_TOO_LARGE) {
+            return GW_OK; /* no rules */
+        }
+    }
+    if (rc == GW_OK && text.p != NULL) {
+        rc = repo_rules_parse(&rules, text, 0, NULL, a, err);
+        *out = rules;
+    }
+    return rc;
+}
+
+bool repo_is_large(const struct repo_rules *rules, struct gw_str path, uint64_t size)
+{
+    return size > REPO_BLOB_MAX || (size != 0 && repo_rules_lfs(rules, path));
+}
+
+/* Of the tip: what decides how a file is stored. */
 static int read_rules(struct repo_change *c, struct gw_error *err)
 {
-    struct repo_entry e;
     struct repo *r = NULL;
-    struct repo_rules *rules = NULL;
-    struct gw_str text;
     char tip[41];
     int rc = repo_open(&r, c->data_dir, &c->id, err);
 
     if (rc == GW_OK) {
         rc = repo_resolve(r, gw_str_c(c->ref), tip, err);
     }
-    if (rc != GW_OK) {
-        repo_close(r);
-        return rc;
+    if (rc == GW_OK) {
+        rc = repo_rules_at(&c->rules, r, tip, (struct gw_str){NULL, 0}, &c->a, err);
     }
-    rc = repo_entry(r, tip, GW_STR(ATTRIBUTES), &e, err);
-    if (rc == GW_OK && !e.directory && !e.symlink && !e.lfs) {
-        rc = repo_blob(r, e.oid, REPO_ATTRIBUTES_MAX, &c->a, &text, err);
-        if (rc == GW_OK) {
-            rc = repo_rules_parse(&rules, text, 0, NULL, &c->a, err);
-        }
-    }
-    c->rules = rules;
     repo_close(r);
-    return rc == GW_NOT_FOUND || rc == GW_TOO_LARGE ? GW_OK : rc;
+    return rc;
 }
 
 static int open_change(struct repo_change *c, const struct repo_id *id, struct gw_str branch,
@@ -310,7 +327,7 @@ int repo_change_put(struct repo_change *c, struct gw_str path, struct gw_str byt
     if (repo_pointer_parse(bytes, sha256, &size)) {
         return repo_change_put_object(c, path, (struct gw_str){sha256, 64}, size, err);
     }
-    if (bytes.n != 0 && repo_rules_lfs(c->rules, path)) {
+    if (repo_is_large(c->rules, path, bytes.n)) {
         return store_inline(c, path, bytes, err);
     }
     if (gw_str_eq_c(path, ATTRIBUTES)) {

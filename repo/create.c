@@ -31,39 +31,39 @@
 /* ---- the commit object ---- */
 
 /* git's own rule: no angle brackets, no control characters (ident.c) */
-static void put_clean(struct gw_buf *out, struct gw_str s)
+static const char *clean(struct gw_str s, const char *otherwise, struct gw_arena *a)
 {
-    for (size_t i = 0; i < s.n && i < NAME_MAX_BYTES; i++) {
+    char *out = gw_arena_alloc(a, NAME_MAX_BYTES + 1);
+    size_t n = 0;
+
+    for (size_t i = 0; out != NULL && i < s.n && n < NAME_MAX_BYTES; i++) {
         unsigned char c = (unsigned char)s.p[i];
 
         if (c >= 0x20 && c != 0x7f && c != '<' && c != '>') {
-            gw_buf_add_char(out, (char)c);
+            out[n++] = (char)c;
         }
     }
+    if (out == NULL) {
+        return NULL;
+    }
+    out[n] = '\0';
+    return n != 0 ? out : otherwise;
 }
 
-/* "Name <mail>" or just a name. */
-static void put_person(struct gw_buf *out, const char *role, const struct repo_draft *s)
+int repo_person(const char **name, const char **mail, struct gw_str author, struct gw_arena *a)
 {
-    struct gw_str name = gw_str_trim(s->author), mail = GW_STR("");
-    const char *open = name.n != 0 ? memrchr(name.p, '<', name.n) : NULL;
-    size_t before;
+    struct gw_str who = gw_str_trim(author), at = GW_STR("");
+    const char *open = who.n != 0 ? memrchr(who.p, '<', who.n) : NULL;
 
-    if (open != NULL && name.p[name.n - 1] == '>') {
-        size_t at = (size_t)(open - name.p);
+    if (open != NULL && who.p[who.n - 1] == '>') {
+        size_t n = (size_t)(open - who.p);
 
-        mail = gw_str_sub(name, at + 1, name.n - at - 2);
-        name = gw_str_trim(gw_str_sub(name, 0, at));
+        at = gw_str_sub(who, n + 1, who.n - n - 2);
+        who = gw_str_trim(gw_str_sub(who, 0, n));
     }
-    gw_buf_add_c(out, role);
-    before = out->n;
-    put_clean(out, name);
-    if (out->n == before) {
-        gw_buf_add_c(out, "hubgate");
-    }
-    gw_buf_add_c(out, " <");
-    put_clean(out, mail);
-    gw_buf_addf(out, "> %lld +0000\n", (long long)(s->now_ms > 0 ? s->now_ms / 1000 : 0));
+    *name = clean(who, "hubgate", a);
+    *mail = clean(at, "", a);
+    return *name != NULL && *mail != NULL ? GW_OK : GW_NO_MEMORY;
 }
 
 static int put_commit(const struct repo_draft *s, const git_oid *tree_id, const git_oid *parent,
@@ -71,17 +71,28 @@ static int put_commit(const struct repo_draft *s, const git_oid *tree_id, const 
 {
     char tree[2 * REPO_OID_BYTES + 1], hex[GIT_OID_HEXSZ + 1];
     uint8_t oid[REPO_OID_BYTES];
+    const char *name, *mail;
+    struct gw_arena a;
     struct gw_buf b;
     int rc;
 
+    gw_arena_init(&a, 64u << 10);
+    rc = repo_person(&name, &mail, s->author, &a);
+    if (rc != GW_OK) {
+        gw_arena_release(&a);
+        return gw_fail(err, rc, 0, "no memory for a commit");
+    }
     gw_buf_init(&b, MESSAGE_MAX + 4096);
     gw_hex_encode(tree, tree_id->id, REPO_OID_BYTES);
     gw_buf_addf(&b, "tree %s\n", tree);
     if (parent != NULL) {
         gw_buf_addf(&b, "parent %s\n", git_oid_tostr(hex, sizeof(hex), parent));
     }
-    put_person(&b, "author ", s);
-    put_person(&b, "committer ", s);
+    for (size_t i = 0; i < 2; i++) {
+        gw_buf_addf(&b, "%s %s <%s> %lld +0000\n", i == 0 ? "author" : "committer", name, mail,
+                    (long long)(s->now_ms > 0 ? s->now_ms / 1000 : 0));
+    }
+    gw_arena_release(&a);
     gw_buf_add_char(&b, '\n');
     gw_buf_add(&b, s->message);
     if (!gw_str_ends(s->message, GW_STR("\n"))) {

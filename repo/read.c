@@ -800,7 +800,8 @@ int repo_log(struct repo *r, const char commit[41], size_t skip, size_t n, struc
     if (rc != GW_OK) {
         return rc;
     }
-    if (git_revwalk_new(&walk, r->git) < 0 || git_revwalk_sorting(walk, GIT_SORT_TIME) < 0 ||
+    if (git_revwalk_new(&walk, r->git) < 0 ||
+        git_revwalk_sorting(walk, GIT_SORT_TOPOLOGICAL | GIT_SORT_TIME) < 0 ||
         git_revwalk_push(walk, git_commit_id(c)) < 0) {
         rc = repo_git_fail(err, "%s: history", r->label);
     } else {

@@ -72,6 +72,7 @@ int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
  * that is closed without it leaves nothing. Each of these may also say GW_CORRUPT, GW_IO and
  * GW_NO_MEMORY. */
 #define REPO_CHANGES_MAX 1000000u
+struct repo;
 struct repo_change; /* one thread at a time */
 /* branch: a name ("main", "a/b"), or refs/heads/... or refs/pr/N in full. It must be there.
  * @return GW_OK; GW_NOT_FOUND (no such repository: err->sys 0; REPO_NO_COMMIT); GW_INVALID (no name
@@ -102,10 +103,51 @@ int repo_change_commit(struct repo_change *c, struct gw_str message, struct gw_s
                        struct gw_str parent, int64_t now_ms, char commit[41],
                        struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- branches, tags, the repository itself: under its lock, durable ---- */
+/* start: a revision; "" is main. @return GW_OK; GW_CONFLICT (exists); GW_NOT_FOUND
+ * (REPO_NO_COMMIT); GW_INVALID (name) */
+int repo_branch_create(const char *data_dir, const struct repo_id *id, struct gw_str name,
+                       struct gw_str start, struct gw_error *err) GW_MUST_CHECK;
+/* A message makes it an annotated tag. */
+int repo_tag_create(const char *data_dir, const struct repo_id *id, struct gw_str name,
+                    struct gw_str revision, struct gw_str message, struct gw_str author,
+                    int64_t now_ms, struct gw_error *err) GW_MUST_CHECK;
+/* @return GW_OK; GW_NOT_FOUND (REPO_NO_COMMIT); GW_FORBIDDEN (main) */
+int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, struct gw_str name,
+                    struct gw_error *err) GW_MUST_CHECK;
+/* Out of the way, into data/trash/<type>/<ns>/<name>.git.<now_ms>: repo_restore within the grace
+ * time brings it back. @return GW_OK; GW_NOT_FOUND */
+int repo_delete(const char *data_dir, const struct repo_id *id, int64_t now_ms,
+                struct gw_error *err) GW_MUST_CHECK;
+/* The last one deleted under this name. @return GW_OK; GW_NOT_FOUND; GW_CONFLICT (one is there) */
+int repo_restore(const char *data_dir, const struct repo_id *id,
+                 struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large objects ----
  * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
  * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded
  * the bytes to a repository, or may read one that holds it, gets the link. */
+/* Which files are large objects: the rules of the root's .gitattributes at a commit, or those of
+ * text (p == NULL: none given). In the arena. */
+struct repo_rules;
+int repo_rules_at(const struct repo_rules **out, struct repo *r, const char commit[41],
+                  struct gw_str text, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+/* Over 10 MiB, or named by the rules; an empty file never is. */
+bool repo_is_large(const struct repo_rules *rules, struct gw_str path, uint64_t size);
+/* Bytes on their way in, in a folder of data/tmp that whoever comes later sweeps when we die. Jobs;
+ * one thread at a time. */
+struct repo_upload;
+int repo_upload_open(struct repo_upload **out, const char *data_dir,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* Appends and hashes. @return GW_OK; GW_IO (a full disk: errno ENOSPC) */
+int repo_upload_write(struct repo_upload *u, struct gw_str bytes,
+                      struct gw_error *err) GW_MUST_CHECK;
+/* All bytes came: they are the object if digest and size are right, durable and linked to the
+ * repository when this returns. @return GW_OK; GW_CORRUPT (others: which, in words); GW_NOT_FOUND
+ * (repository); GW_IO */
+int repo_upload_finish(struct repo_upload *u, const struct repo_id *id, struct gw_str sha256,
+                       uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+void repo_upload_close(struct repo_upload *u); /* NULL is fine */
 /* A finished, verified file in data/tmp (its name stays for the caller to unlink) becomes the
  * object and is linked to the repository, both durable. Held already is GW_OK. @return GW_OK;
  * GW_NOT_FOUND (repository); GW_IO */

@@ -81,7 +81,7 @@ int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err) 
 void repo_unlock(int fd); /* -1 is fine */
 
 /* ---- attr.c: .gitattributes, as far as filter=lfs goes ---- */
-struct repo_rules; /* the lines of one file; a list from the deepest folder to the root */
+/* struct repo_rules: the lines of one file; a list from the deepest folder to the root */
 /* text is borrowed. base: bytes of the folder's path with its slash, cut from every path that is
  * matched. up: the rules of the folders above, or NULL. GW_OK; GW_NO_MEMORY */
 int repo_rules_parse(struct repo_rules **out, struct gw_str text, size_t base,
@@ -122,6 +122,10 @@ int repo_object_size(const struct repo_place *place, struct gw_str sha256, uint6
                      struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- create.c: commits ---- */
+/* "Name <mail>" or just a name, as git takes both: cut at 256 bytes, cleaned; no name is "hubgate".
+ * @return GW_OK; GW_NO_MEMORY */
+int repo_person(const char **name, const char **mail, struct gw_str author,
+                struct gw_arena *a) GW_MUST_CHECK;
 struct repo_draft { /* what is to become the tip of a branch; new objects are in the spool */
     const struct repo_id *id;
     struct repo_spool *spool;

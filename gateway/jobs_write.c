@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * jobs_write.c - changes of private repositories. Each puts the records that follow into the index,
+ * so that whoever wrote reads what he wrote; other nodes see it within 2 s. Job threads.
+ */
+#include "gateway/jobs.h"
+#include "gateway/record.h"
+#include "gateway/upload.h"
+
+static int fields_of(struct gateway_job *job, size_t n, struct repo_id *id)
+{
+    if (job->n_fields < n)
+        return gw_fail(&job->result.err, GW_INVALID, 0, GW_STR_FMT ": fields",
+                       GW_STR_ARG(job->fields[0]));
+    *id = (struct repo_id){job->fields[1], job->fields[2], job->fields[3]};
+    return GW_OK;
+}
+
+static void forget_lists(struct gateway_job *job, const struct repo_id *id)
+{
+    static const char *const with_prs[] = {"", "1"};
+
+    for (size_t i = 0; i < 2; i++) {
+        struct gw_str name = FACT_JOIN(&job->arena, GW_STR("prefs"), id->type, id->ns, id->name,
+                                       gw_str_c(with_prs[i]));
+
+        if (name.p != NULL && cache_remove(job->gw->cache, CACHE_DOCUMENT, name, NULL) != GW_OK)
+            return; /* it is 2 s old at most */
+    }
+}
+
+static int put_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
+                   struct gw_str commit)
+{
+    struct gw_arena *a = &job->arena;
+    struct record_ref ref = {commit, id->ns, id->name};
+    struct gw_str value;
+    struct gw_buf b;
+
+    gw_buf_init(&b, 4096);
+    record_ref_encode(&b, &ref);
+    value = gw_arena_dup(a, gw_buf_str(&b));
+    gw_buf_release(&b);
+    return job_put(job, CACHE_REF, FACT_JOIN(a, id->type, id->ns, id->name, revision), GW_OK, 0,
+                   value);
+}
+
+int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
+                  struct gw_str commit)
+{
+    struct gw_str text = gw_arena_dup(&job->arena, commit);
+
+    if (text.p == NULL)
+        return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+    job->result.text = text;
+    forget_lists(job, id);
+    /* it is durable in data/ by now; an index that is full must not make a failure of it */
+    if (put_tip(job, id, revision, text) != GW_OK)
+        memset(&job->result.err, 0, sizeof(job->result.err));
+    return GW_OK;
+}
+
+/* key: create, type, ns, name, request; arg: author */
+int job_create(struct gateway_job *job)
+{
+    struct repo *r = NULL;
+    struct repo_id id;
+    char commit[41];
+    int rc = fields_of(job, 5, &id), made;
+
+    if (rc != GW_OK)
+        return rc;
+    made = repo_create(job->gw->config->data, &id, job->arg, gw_wall_ms(), &job->result.err);
+    if (made != GW_OK && made != GW_CONFLICT)
+        return made;
+    /* "there is no such repository" may have been noted a moment ago */
+    rc = repo_open(&r, job->gw->config->data, &id, NULL);
+    if (rc == GW_OK && repo_resolve(r, GW_STR(""), commit, NULL) == GW_OK)
+        (void)write_new_tip(job, &id, GW_STR("main"), gw_str_c(commit));
+    repo_close(r);
+    return made;
+}
+
+/* key: delete, type, ns, name, request */
+int job_delete(struct gateway_job *job)
+{
+    struct repo_id id;
+    int rc = fields_of(job, 5, &id);
+
+    if (rc == GW_OK)
+        rc = repo_delete(job->gw->config->data, &id, gw_wall_ms(), &job->result.err);
+    if (rc != GW_OK)
+        return rc;
+    forget_lists(job, &id);
+    if (job_put(job, CACHE_REF, FACT_JOIN(&job->arena, id.type, id.ns, id.name, GW_STR("main")),
+                GW_NOT_FOUND, HUB_REPO_NOT_FOUND, GW_STR("")) != GW_OK)
+        memset(&job->result.err, 0, sizeof(job->result.err));
+    return GW_OK;
+}
+
+static int make_ref(struct gateway_job *job, const struct repo_id *id, bool tag,
+                    struct gw_str revision)
+{
+    struct gw_str rest = job->arg, word, message, author;
+    const char *data = job->gw->config->data;
+
+    if (!gw_str_split(&rest, '\n', &word) || !gw_str_split(&rest, '\n', &message) || rest.p == NULL)
+        return gw_fail(&job->result.err, GW_INVALID, 0, "ref: fields");
+    author = rest;
+    return tag ? repo_tag_create(data, id, word, revision, message, author, gw_wall_ms(),
+                                 &job->result.err)
+               : repo_branch_create(data, id, revision, word, &job->result.err);
+}
+
+/* key: ref, type, ns, name, request, "branch" or "tag", "make" or "drop", revision of the address;
+ * arg: word of the body, message, author */
+int job_ref(struct gateway_job *job)
+{
+    struct gw_str revision, name;
+    struct repo_id id;
+    bool tag;
+    int rc = fields_of(job, 8, &id);
+
+    if (rc != GW_OK)
+        return rc;
+    tag = gw_str_eq_c(job->fields[5], "tag");
+    revision = job->fields[7];
+    rc = gw_str_eq_c(job->fields[6], "make")
+             ? make_ref(job, &id, tag, revision)
+             : repo_ref_delete(job->gw->config->data, &id, tag, revision, &job->result.err);
+    if (rc != GW_OK)
+        return rc;
+    forget_lists(job, &id);
+    name = FACT_JOIN(&job->arena, id.type, id.ns, id.name, revision);
+    if (name.p != NULL)
+        (void)!cache_remove(job->gw->cache, CACHE_REF, name, NULL); /* asked anew */
+    return GW_OK;
+}
+
+/* ---- preupload ---- */
+
+static void put_mode(struct gw_buf *out, struct repo *r, const char commit[41],
+                     const struct repo_rules *rules, const struct hub_preupload_file *f)
+{
+    struct repo_entry e;
+    struct gw_str oid = GW_STR("");
+
+    if (repo_entry(r, commit, f->path, &e, NULL) == GW_OK && !e.directory)
+        oid = gw_str_c(e.lfs ? e.sha256 : e.oid);
+    hub_put_preupload(out, f->path, repo_is_large(rules, f->path, f->size), false, oid);
+}
+
+/* key: preupload, type, ns, name, request, revision; arg: the body */
+int job_preupload(struct gateway_job *job)
+{
+    struct gw_error *err = &job->result.err;
+    const struct repo_rules *rules = NULL;
+    struct hub_preupload p;
+    struct repo *r = NULL;
+    struct repo_id id;
+    struct gw_buf out;
+    char commit[41];
+    int rc = fields_of(job, 6, &id);
+
+    gw_buf_init(&out, 16u << 20);
+    if (rc == GW_OK)
+        rc = hub_preupload_parse(&p, job->arg, &job->arena, err);
+    if (rc == GW_OK)
+        rc = repo_open(&r, job->gw->config->data, &id, err);
+    if (rc == GW_OK)
+        rc = repo_resolve(r, job->fields[5], commit, err);
+    if (rc == GW_OK)
+        rc = repo_rules_at(&rules, r, commit, p.attributes, &job->arena, err);
+    if (rc == GW_OK) {
+        gw_buf_add_c(&out, "{\"files\":[");
+        for (size_t i = 0; i < p.n; i++)
+            put_mode(&out, r, commit, rules, &p.files[i]);
+        gw_buf_add_c(&out, "]}");
+        rc = gw_buf_ok(&out, err);
+    }
+    if (rc == GW_OK) {
+        job->result.text = gw_arena_dup(&job->arena, gw_buf_str(&out));
+        rc = job->result.text.p ? GW_OK : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
+    }
+    repo_close(r);
+    gw_buf_release(&out);
+    return rc;
+}
+
+/* ---- batch ---- */
+
+static int put_object(struct gateway_job *job, struct gw_buf *out, const struct repo_id *id,
+                      struct gw_str public_url, struct gw_str subject,
+                      const struct hub_batch_object *o)
+{
+    struct hub_batch_answer answer = {.object = o, .action = GW_STR("upload")};
+    struct lfs_object_id what = {id->type, id->ns, id->name, gw_str_c(o->oid), subject, o->size};
+    uint64_t held;
+    int rc = repo_object_held(job->gw->config->data, id, what.sha256, &held, &job->result.err);
+
+    if (rc == GW_OK && held != o->size) {
+        answer.error = 422;
+        answer.message = GW_STR("an object of this sha256 has another size");
+    } else if (rc == GW_NOT_FOUND && job->result.err.sys == REPO_NO_OBJECT) {
+        answer.href = lfs_address(job->gw, &job->arena, public_url, &what, false);
+        answer.verify_href = lfs_address(job->gw, &job->arena, public_url, &what, true);
+        answer.expires_in_s = 3600;
+        rc = answer.href.p && answer.verify_href.p
+                 ? GW_OK
+                 : gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+    }
+    if (rc == GW_OK)
+        hub_put_batch(out, &answer);
+    return rc;
+}
+
+/* key: batch, type, ns, name, request; arg: our address, subject, the body */
+int job_batch(struct gateway_job *job)
+{
+    struct gw_str body = job->arg, public_url, subject;
+    struct hub_batch batch;
+    struct repo_id id;
+    struct gw_buf out;
+    int rc = fields_of(job, 5, &id);
+
+    if (rc == GW_OK && (!gw_str_split(&body, '\n', &public_url) ||
+                        !gw_str_split(&body, '\n', &subject) || body.p == NULL))
+        rc = gw_fail(&job->result.err, GW_INVALID, 0, "batch: fields");
+    if (rc == GW_OK)
+        rc = hub_batch_parse(&batch, body, &job->arena, &job->result.err);
+    gw_buf_init(&out, 8u << 20);
+    if (rc == GW_OK)
+        hub_batch_begin(&out, false);
+    for (size_t i = 0; rc == GW_OK && i < batch.n; i++)
+        rc = put_object(job, &out, &id, public_url, subject, &batch.objects[i]);
+    if (rc == GW_OK) {
+        hub_batch_end(&out);
+        rc = gw_buf_ok(&out, &job->result.err);
+    }
+    if (rc == GW_OK) {
+        job->result.text = gw_arena_dup(&job->arena, gw_buf_str(&out));
+        rc = job->result.text.p ? GW_OK : gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+    }
+    gw_buf_release(&out);
+    return rc;
+}

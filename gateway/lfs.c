@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * lfs.c - large objects on their way in: git-lfs batch, and addresses that are credentials.
+ *
+ * Hub clients PUT without Authorization and without any header of the action (hub-write fact 2), so
+ * the address says who may put what where, until when, under a MAC:
+ *
+ *   /-/lfs/<type>/<ns>/<name>/<sha256>/<size>/<unix s>/<hex of subject>/<hex of MAC>
+ *
+ * Rights are those of the subject when the bytes come, not when the address was made.
+ */
+#include "gateway/internal.h"
+#include "gateway/upload.h"
+
+#include "base/encode.h"
+#include "base/json.h"
+
+#define SIGNED_S 21600 /* 6 h: a large object over a slow line */
+#define FIELDS 8u
+
+struct signed_object {
+    struct hub_target target; /* type, ns, name; action: write */
+    struct gw_str sha256, subject;
+    uint64_t size;
+};
+
+static void mac_of(const struct gateway *gw, struct gw_str text, char hex[65])
+{
+    uint8_t key[32], mac[32];
+
+    gw_hmac_sha256((struct gw_str){gw->key, sizeof(gw->key)}, GW_STR("lfs address"), key);
+    gw_hmac_sha256((struct gw_str){(const char *)key, sizeof(key)}, text, mac);
+    gw_hex_encode(hex, mac, sizeof(mac));
+    gw_wipe(key, sizeof(key));
+}
+
+struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct gw_str public_url,
+                          const struct lfs_object_id *o, bool verify)
+{
+    struct gw_str text;
+    char mac[65], *hex = gw_arena_alloc(a, 2 * o->subject.n + 1);
+
+    if (hex == NULL)
+        return (struct gw_str){NULL, 0};
+    gw_hex_encode(hex, o->subject.p, o->subject.n);
+    text = gw_arena_printf(
+        a, GW_STR_FMT "/" GW_STR_FMT "/" GW_STR_FMT "/" GW_STR_FMT "/%llu/%lld/%s",
+        GW_STR_ARG(o->type), GW_STR_ARG(o->ns), GW_STR_ARG(o->name), GW_STR_ARG(o->sha256),
+        (unsigned long long)o->size, (long long)(gw_wall_ms() / 1000 + SIGNED_S), hex);
+    if (text.p == NULL)
+        return text;
+    mac_of(gw, text, mac);
+    return gw_arena_printf(a, GW_STR_FMT "/-/%s/" GW_STR_FMT "/%s", GW_STR_ARG(public_url),
+                           verify ? "lfs-verify" : "lfs", GW_STR_ARG(text), mac);
+}
+
+/* GW_OK; GW_FORBIDDEN: not one of ours, or its time is over: *text says which */
+static int read_address(const struct gateway *gw, struct gateway_request *req,
+                        struct signed_object *out, struct gw_str *text)
+{
+    struct gw_str rest = req->state->target.path, f[FIELDS], raw;
+    char mac[65];
+    uint64_t until;
+    size_t n = 0;
+    char *subject;
+
+    *text = GW_STR("This address is not one that this gateway made: ask for a new one.");
+    while (n < FIELDS && gw_str_split(&rest, '/', &f[n]))
+        n++;
+    if (n != FIELDS || rest.p != NULL || f[7].n != 64 || !gw_is_hex_lower(f[3], 64))
+        return GW_FORBIDDEN;
+    mac_of(gw, gw_str_sub(req->state->target.path, 0, req->state->target.path.n - 65), mac);
+    if (!gw_equal_secret(mac, f[7].p, 64))
+        return GW_FORBIDDEN;
+    subject = gw_arena_alloc(&req->state->arena, f[6].n / 2 + 1);
+    raw = gw_arena_printf(&req->state->arena, "/api/" GW_STR_FMT "s/" GW_STR_FMT "/" GW_STR_FMT,
+                          GW_STR_ARG(f[0]), GW_STR_ARG(f[1]), GW_STR_ARG(f[2]));
+    if (subject == NULL || raw.p == NULL || !gw_str_u64(f[4], &out->size) ||
+        !gw_str_u64(f[5], &until) || !gw_hex_decode(subject, f[6].n / 2, f[6]) ||
+        hub_target_parse(&out->target, GW_STR("GET"), raw, &req->state->arena, NULL) != GW_OK)
+        return GW_FORBIDDEN;
+    if ((int64_t)until * 1000 < req->state->started_ms) {
+        *text = GW_STR("The time of this address is over: ask for a new one.");
+        return GW_FORBIDDEN;
+    }
+    out->target.action = HUB_WRITE_ACTION;
+    out->sha256 = f[3];
+    out->subject = (struct gw_str){subject, f[6].n / 2};
+    return GW_OK;
+}
+
+/* Address, person, rights: GW_OK, GW_AGAIN, or GW_FORBIDDEN and *ans. Never 401: git-lfs would send
+ * the object again for ever (hub-write 4.2). */
+static int admit_signed(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                        struct signed_object *o)
+{
+    struct gateway_state *st = req->state;
+    enum hub_reason why;
+    struct gw_str text;
+    int rc = read_address(gw, req, o, &text);
+
+    if (rc != GW_OK) {
+        answer_refuse(gw, req, ans, HUB_SCOPE, text, 0);
+        return rc;
+    }
+    rc = identity_of_subject(gw, req, o->subject, &st->who, &why, &text);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc != GW_OK) {
+        answer_refuse(gw, req, ans, why == HUB_OUTAGE ? why : HUB_SCOPE, text, 0);
+        return GW_FORBIDDEN;
+    }
+    return write_admit(gw, req, ans, &o->target);
+}
+
+/* ---- PUT ---- */
+
+static int object_open(struct upload *u, struct gw_error *err)
+{
+    struct repo_upload *r = NULL;
+    int rc = repo_upload_open(&r, u->config->data, err);
+
+    u->store = r;
+    return rc;
+}
+
+static int object_write(struct upload *u, struct gw_str bytes, struct gw_error *err)
+{
+    return repo_upload_write(u->store, bytes, err);
+}
+
+static int object_finish(struct upload *u, struct gateway_job *job, struct gw_error *err)
+{
+    (void)job;
+    return repo_upload_finish(u->store, &u->id, u->sha256, u->size, err);
+}
+
+static void object_close(struct upload *u)
+{
+    repo_upload_close(u->store);
+}
+
+static int begin_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                        const struct signed_object *o)
+{
+    static const struct upload_sink sink = {object_open, object_write, object_finish, object_close};
+    struct upload *u = upload_new(gw, req, &sink, o->size);
+
+    if (u == NULL)
+        return GW_NO_MEMORY;
+    u->id = (struct repo_id){gw_str_c(hub_type_name(o->target.type)),
+                             gw_arena_dup(&u->arena, o->target.ns),
+                             gw_arena_dup(&u->arena, o->target.name)};
+    u->sha256 = gw_arena_dup(&u->arena, o->sha256);
+    u->size = o->size;
+    if (u->id.ns.p == NULL || u->id.name.p == NULL || u->sha256.p == NULL)
+        return GW_NO_MEMORY;
+    ans->kind = GATEWAY_TAKE;
+    return GW_OK;
+}
+
+int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct signed_object o = {.size = 0};
+    struct gw_str text;
+    struct gw_error err;
+    int rc = admit_signed(gw, req, ans, &o);
+
+    if (rc != GW_OK)
+        return rc == GW_AGAIN ? rc : GW_OK;
+    if (req->state->upload == NULL)
+        return begin_object(gw, req, ans, &o);
+    rc = upload_finish(gw, req, &text, &err);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc != GW_OK)
+        return write_failure(gw, req, ans, &err);
+    ans->status = 200;
+    return GW_OK;
+}
+
+/* huggingface.js never asks; it confirms and registers nothing. */
+int lfs_verify(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct signed_object o;
+    int rc = admit_signed(gw, req, ans, &o);
+
+    if (rc != GW_OK)
+        return rc == GW_AGAIN ? rc : GW_OK;
+    return answer_json(req, ans, GW_STR("{}"));
+}
+
+/* ---- batch ---- */
+
+int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gateway_state *st = req->state;
+    struct gw_arena *a = &st->arena;
+    struct gateway_result *r = NULL;
+    struct hub_target t = st->target;
+    struct hub_batch batch;
+    struct gw_want want;
+    struct gw_error err;
+    int rc = hub_batch_parse(&batch, req->body, a, &err);
+
+    if (rc != GW_OK)
+        return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST,
+                             gw_arena_dup(a, gw_str_c(err.text)), 0);
+    if (!batch.upload)
+        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
+                             GW_STR("Files are read at their resolve address here."), 0);
+    t.action = HUB_WRITE_ACTION;
+    rc = write_admit(gw, req, ans, &t);
+    if (rc != GW_OK)
+        return rc == GW_AGAIN ? rc : GW_OK;
+    want = (struct gw_want){
+        .peer = GW_PEER_REPO,
+        .key =
+            FACT_JOIN(a, GW_STR("batch"), gw_str_c(hub_type_name(t.type)), t.ns, t.name, req->id),
+        .arg = FACT_JOIN(a, request_public_url(gw, req), st->who.subject_id, req->body),
+    };
+    if (want.arg.p == NULL)
+        return GW_NO_MEMORY;
+    rc = fact_need(gw, req, &want, &r, &err);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc != GW_OK)
+        return write_failure(gw, req, ans, &err);
+    rc = answer_json(req, ans, r->text);
+    ans->content_type = "application/vnd.git-lfs+json";
+    return rc;
+}
