@@ -302,7 +302,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 uint64_t budget_excess(const struct budget_measure *m)
 {
     uint64_t low = m->max / 100 * LOW_PERCENT, floor = m->disk_size / FREE_SHARE, free = 0, need;
-    uint64_t used = m->used + m->promised;
+    uint64_t used = m->used + m->promised, spare = m->disk_size / 50;
 
     if (m->max != 0 && used > m->max) {
         free = used - low;
@@ -311,8 +311,8 @@ uint64_t budget_excess(const struct budget_measure *m)
     if (m->disk_free < floor) {
         free = larger(free, floor - m->disk_free + floor / 10);
     }
-    need = m->wanted + m->promised + SPACE_SPARE;
-    if (m->wanted != 0 && m->disk_free < need) {
+    need = m->wanted + m->promised + (spare < SPACE_SPARE ? spare : SPACE_SPARE);
+    if (m->wanted != 0 && m->disk_free < need && need - m->disk_free <= m->used) {
         free = larger(free, need - m->disk_free);
     }
     return free;

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import urlsplit
 
 import clients
-from downloads import MIB, blob, fresh, sha256, whole
+from downloads import MIB, Download, blob, fresh, sha256, whole
 from test_damage import flip
 
 from tests.lab import procs
 from tests.lab.hubctl import HubProcess
+from tests.lab.nginx import command_file
 from tests.lab.world import World
 
 BUDGET = 24 * MIB
@@ -153,6 +156,17 @@ def test_pins(make_world: Callable[..., World], hub: HubProcess) -> None:
     for _ in range(3):
         press(world, hub)
     assert cached(world, kept)
+    # a pin follows its branch, once the files of the new commit are known
+    new = hub.commit(kept["repo"], {"model.bin": {"size": 8 * MIB, "seed": kept["seed"] + 1, "lfs": True}})
+    facts = hub.file(kept["repo"], "model.bin")
+    next_one = {**facts, "main": f"/{kept['repo']}/resolve/{new}/model.bin"}
+    fetched(world, next_one)
+    world.cli("cache", "prefetch", kept["repo"])            # asks what main is, and for its tree
+    os.utime(world.nginx.data / "pins")                     # read again now, not within a minute
+    for _ in range(3):
+        press(world, hub)
+    assert cached(world, next_one) and not cached(world, kept)
+    kept = next_one | {"repo": kept["repo"]}
     world.cli("cache", "unpin", kept["repo"])
     assert world.cli("cache", "unpin", kept["repo"], check=False).returncode == 1
     for _ in range(3):
@@ -283,3 +297,49 @@ def test_prefetch_then_offline(make_world: Callable[..., World], hub: HubProcess
     for facts in (one, two, three):
         load = clients.python("hf240", LOAD, world.env("reader"), facts["repo"])
         assert load.status == 0 and load.json == {"config.json": load.json["config.json"], "model.bin": facts["size"]}, load.text
+
+
+def start_prefetch(world: World, *arguments: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([str(command_file()), "-c", str(world.nginx.config_file), "cache", "prefetch", *arguments],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def part_size(world: World, facts: dict[str, Any]) -> int:
+    path = world.nginx.cache / "parts" / f"{facts['sha256']}.part"
+    return path.stat().st_blocks * 512 if path.exists() else 0
+
+
+def test_prefetch_beside_workers(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """A file that command and workers want at once is fetched once; a command that is killed leaves it to a worker."""
+    world = make_world(workers=2)
+    for kill in (False, True):
+        facts = fresh(hub, 24 * MIB)
+        before = hub.content_bytes()
+        slow = hub.fault(facts["sha256"], rate_bytes_per_s=2 * MIB)
+        command = start_prefetch(world, facts["repo"])
+        procs.wait_until("the fill", lambda: part_size(world, facts) > 2 * MIB, 30)
+        client = Download(world, facts["main"]).has(1 * MIB)
+        if kill:
+            command.kill()
+        hub.heal(slow)
+        assert client.done().clean and client.sha256 == facts["sha256"]
+        assert command.wait(60) == (-signal.SIGKILL if kill else 0)
+        whole(world, facts)
+        assert hub.content_bytes() - before <= facts["size"] + (10 if kill else 1) * MIB
+    accounted(world)
+
+
+def test_bars(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """On a terminal there are bars, elsewhere there are none."""
+    world = make_world()
+    facts = fresh(hub, 5 * MIB)
+    for arguments in (["prefetch", facts["repo"]], ["verify"]):
+        ours, its = pty.openpty()
+        command = subprocess.Popen([str(command_file()), "-c", str(world.nginx.config_file), "cache", *arguments],
+                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=its)
+        os.close(its)
+        assert command.communicate(timeout=60)[0] and command.returncode == 0
+        shown = os.read(ours, 65536).decode()
+        os.close(ours)
+        assert "[##############################] 100%  5.0 MiB of 5.0 MiB" in shown, shown
+        assert world.cli("cache", *arguments).stderr == ""

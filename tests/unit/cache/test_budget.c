@@ -4,6 +4,8 @@
 #include "tests/unit/cache/cache_fixture.h"
 #include "tests/unit/failing.h"
 
+#include <sys/mount.h>
+
 #include "base/encode.h"
 #include "cache/budget_internal.h"
 #include "cache/fill_internal.h"
@@ -40,8 +42,10 @@ static void what_is_over_is_freed_down_to_the_low_mark(void **state)
         {{.min_free = 0, .disk_free = 0, .disk_size = 5 * GIB}, 0},
         /* somebody waits for room */
         {{.wanted = GIB, .disk_free = 2 * GIB, .disk_size = 5 * GIB}, 0},
-        {{.wanted = GIB, .disk_free = GIB, .disk_size = 5 * GIB}, 64 * MIB},
-        {{.wanted = GIB, .promised = GIB, .disk_free = GIB, .disk_size = 5 * GIB}, GIB + 64 * MIB},
+        {{.wanted = GIB, .used = GIB, .disk_free = GIB, .disk_size = 5 * GIB}, 64 * MIB},
+        {{.wanted = GIB, .used = 2 * GIB, .promised = GIB, .disk_free = GIB, .disk_size = 5 * GIB},
+         GIB + 64 * MIB},
+        {{.wanted = 3 * GIB, .used = GIB, .disk_free = GIB, .disk_size = 5 * GIB}, 0}, /* in vain */
         /* the larger of two */
         {{.max = 100 * MIB,
           .used = 110 * MIB,
@@ -654,6 +658,69 @@ static void a_part_that_nobody_is_at_goes_like_a_file_of_its_age(void **state)
     fixture_release(&f);
 }
 
+struct waits {
+    struct fixture *f;
+    uint64_t bytes;
+    int rc;
+    struct gw_error err;
+    atomic_bool done;
+};
+
+static void *create_part(void *ctx)
+{
+    static const char digest[] = "00000000000000000000000000000000000000000000000000000000000000bb";
+    struct cache_source src = {.target = GW_STR("/x")};
+    struct waits *w = ctx;
+
+    w->rc = cache_part_create(w->f->cache, gw_str_c(digest), w->bytes, &src, &w->err);
+    atomic_store(&w->done, true);
+    return NULL;
+}
+
+static void a_new_file_waits_for_the_room_that_old_ones_make(void **state)
+{
+    struct waits w = {.bytes = 70 * MIB}, too_large = {.bytes = 120 * MIB};
+    struct fixture f;
+    struct file files[8];
+    pthread_t thread;
+
+    (void)state;
+    if (geteuid() != 0) {
+        skip();
+    }
+    fixture_init(&f);
+    if (mount("none", f.dir, "tmpfs", 0, "size=100m") != 0) {
+        fixture_release(&f);
+        skip();
+    }
+    f.options.read_only_index = false;
+    fixture_open(&f);
+    for (unsigned i = 0; i < 8; i++) {
+        files[i] = make_blob(&f, i, 6 * MIB);
+    }
+    UNTIL(&f, quiet(&f) && summed(&f) == 48 * MIB);
+    for (unsigned i = 0; i < 8; i++) {
+        set_used(&f, &files[i], 1000000 + i);
+    }
+    w.f = too_large.f = &f;
+    assert_int_equal(pthread_create(&thread, NULL, create_part, &w), 0);
+    UNTIL(&f, atomic_load(&w.done));
+    pthread_join(thread, NULL);
+    assert_int_equal(w.rc, GW_OK);
+    assert_true(!there(&files[0]) && !there(&files[1]) && there(&files[7]));
+    /* nothing helps: said at once, by whoever keeps the budget */
+    assert_int_equal(pthread_create(&thread, NULL, create_part, &too_large), 0);
+    UNTIL(&f, atomic_load(&too_large.done));
+    pthread_join(thread, NULL);
+    assert_true(there(&files[7]));
+    assert_int_equal(too_large.rc, GW_IO);
+    assert_int_equal(too_large.err.sys, ENOSPC);
+    assert_int_equal(atomic_load(&f.shared->room_wanted), 0);
+    fixture_close(&f);
+    assert_int_equal(umount(f.dir), 0);
+    fixture_release(&f);
+}
+
 /* ---- damage ---- */
 
 struct damage {
@@ -807,6 +874,7 @@ int main(void)
         cmocka_unit_test(a_killed_process_leaves_files_and_entries_apart),
         cmocka_unit_test(the_walk_brings_them_together),
         cmocka_unit_test(a_part_that_nobody_is_at_goes_like_a_file_of_its_age),
+        cmocka_unit_test(a_new_file_waits_for_the_room_that_old_ones_make),
         cmocka_unit_test(verify_finds_what_is_not_what_its_name_says),
         cmocka_unit_test(a_scrub_goes_round_and_remembers_where_it_was),
         cmocka_unit_test(no_memory_is_said),
