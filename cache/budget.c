@@ -40,6 +40,7 @@
 #define SLICE_MS 60
 #define EVICT_AT_ONCE 64u
 #define FREE_REST_MS 5000 /* freed bytes show late where a reader is still open */
+#define VAIN_REST_MS 30000
 #define SAY_MS 600000
 #define WALK_EVERY_MS (24 * 3600 * 1000)
 #define WALK_FILES 1000u
@@ -302,7 +303,7 @@ static uint64_t larger(uint64_t a, uint64_t b)
 uint64_t budget_excess(const struct budget_measure *m)
 {
     uint64_t low = m->max / 100 * LOW_PERCENT, floor = m->disk_size / FREE_SHARE, free = 0, need;
-    uint64_t used = m->used + m->promised, spare = m->disk_size / 50;
+    uint64_t used = m->used + m->coming, spare = m->disk_size / 50;
 
     if (m->max != 0 && used > m->max) {
         free = used - low;
@@ -335,6 +336,7 @@ static int measure(struct cache *c, struct budget_measure *m, struct gw_error *e
     parts_measure(c, &parts);
     *m = (struct budget_measure){.max = c->options.max_bytes,
                                  .used = bytes + parts.bytes,
+                                 .coming = parts.coming,
                                  .promised = parts.promised,
                                  .min_free = c->options.min_free_bytes,
                                  .disk_free = (uint64_t)fs.f_bavail * fs.f_frsize,
@@ -523,7 +525,7 @@ static bool evict(struct cache *c, struct gw_error *err)
         if (now < b->rest_ms) { /* what a reader still has open is freed when he has gone */
             m.min_free = 0;
         }
-        b->to_free = budget_excess(&m);
+        b->to_free = now < b->vain_ms ? 0 : budget_excess(&m);
         if (b->to_free == 0) {
             end_round(c);
             return false;
@@ -545,6 +547,7 @@ static bool evict(struct cache *c, struct gw_error *err)
     if (rc == GW_OK && b->freed < b->to_free) {
         return true;
     }
+    b->vain_ms = rc == GW_NOT_FOUND ? now + VAIN_REST_MS : 0;
     if (rc == GW_NOT_FOUND && (b->said_ms == 0 || now - b->said_ms > SAY_MS)) {
         gw_log_write(&c->log, GW_LOG_WARN,
                      "cache: %llu MB over what it may hold, and nothing is left to evict: the rest "

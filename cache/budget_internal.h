@@ -110,6 +110,7 @@ struct budget {
     uint64_t to_free, freed; /* of the round of eviction under way; 0: none */
     int64_t asked_ms;        /* monotonic: when the workers were asked for their notes; 0: not */
     int64_t rest_ms;         /* monotonic: no eviction for want of free space before */
+    int64_t vain_ms;         /* monotonic: nothing was left to evict; not tried again before */
     int64_t said_ms;         /* when it was last logged that nothing is left to evict */
     struct usage last;       /* evicted or passed over; of this round */
     bool begun;              /* last is one */
@@ -136,7 +137,8 @@ bool cache_pinned(struct cache *c, const struct blob_id *id);
 /* How much is to be freed now; 0: nothing. Pure. */
 struct budget_measure {
     uint64_t max, used; /* max 0: no budget */
-    uint64_t promised;  /* what the fills under way still bring */
+    uint64_t coming;    /* what the fills under way still bring */
+    uint64_t promised;  /* the same, with those that nobody is at just now */
     uint64_t min_free, disk_free, disk_size;
     uint64_t wanted; /* a file of this size waits for room */
 };

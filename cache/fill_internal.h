@@ -285,7 +285,8 @@ unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
 bool part_resting(struct fill_table *t, struct gw_str digest);
 /* How much is in parts/, and how much those that are wanted whole will still need. */
 struct parts_sum {
-    uint64_t parts, bytes, promised;
+    uint64_t parts, bytes;
+    uint64_t promised, coming; /* coming: of it, what somebody fetches now */
 };
 void parts_measure(const struct cache *c, struct parts_sum *out);
 /* Job. The part that was asked for longest ago of those that nobody is at.

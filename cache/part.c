@@ -80,15 +80,21 @@ void parts_unlock(int lock)
 
 /* ---- making ---- */
 
+/* The map that stands beside a name in parts/. */
+static int open_map(int dir, const char *part)
+{
+    char name[NAME_MAX + 1];
+
+    snprintf(name, sizeof(name), "%.*s.map", (int)strcspn(part, "."), part);
+    return openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+}
+
 /* Is the whole of this part wanted? A sparse one promises nothing: most are never filled. */
 static bool promised(int dir, const char *part)
 {
-    char name[NAME_MAX + 1];
     uint32_t all = 0;
-    int fd;
+    int fd = open_map(dir, part);
 
-    snprintf(name, sizeof(name), "%.*s.map", (int)(strlen(part) - strlen(".part")), part);
-    fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0) {
         return false;
     }
@@ -97,6 +103,27 @@ static bool promised(int dir, const char *part)
     }
     close(fd);
     return all != 0;
+}
+
+/* Does somebody work on it? Its owner says so several times a second. */
+static bool tended(int dir, const char *part)
+{
+    uint64_t words[2] = {0, 0}; /* owner, beat */
+    int64_t silent;
+    int fd = open_map(dir, part);
+
+    _Static_assert(offsetof(struct map_live, beat) ==
+                       offsetof(struct map_live, owner) + sizeof(uint64_t),
+                   "one read for both");
+    if (fd < 0) {
+        return false;
+    }
+    if (pread(fd, words, sizeof(words), MAP_PAGE + (off_t)offsetof(struct map_live, owner)) < 0) {
+        words[0] = 0;
+    }
+    close(fd);
+    silent = gw_mono_ms() - (int64_t)words[1];
+    return words[0] != 0 && silent > -1000 && silent < FILL_SILENT_MS;
 }
 
 void parts_measure(const struct cache *c, struct parts_sum *out)
@@ -120,6 +147,7 @@ void parts_measure(const struct cache *c, struct parts_sum *out)
         out->bytes += there;
         if (there < size && promised(dirfd(dir), e->d_name)) {
             out->promised += size - there;
+            out->coming += tended(dirfd(dir), e->d_name) ? size - there : 0;
         }
     }
     if (dir != NULL) {
@@ -525,27 +553,6 @@ static void sweep(struct fill_table *t, int dir, const char *name, struct gw_str
         (void)unlinkat(dir, name, 0);
     }
     parts_unlock(lock);
-}
-
-/* Does somebody work on the part of this map? Its owner says so several times a second. */
-static bool tended(int dir, const char *map)
-{
-    uint64_t words[2] = {0, 0}; /* owner, beat */
-    int64_t silent;
-    int fd = openat(dir, map, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-
-    _Static_assert(offsetof(struct map_live, beat) ==
-                       offsetof(struct map_live, owner) + sizeof(uint64_t),
-                   "one read for both");
-    if (fd < 0) {
-        return false;
-    }
-    if (pread(fd, words, sizeof(words), MAP_PAGE + (off_t)offsetof(struct map_live, owner)) < 0) {
-        words[0] = 0;
-    }
-    close(fd);
-    silent = gw_mono_ms() - (int64_t)words[1];
-    return words[0] != 0 && silent > -1000 && silent < FILL_SILENT_MS;
 }
 
 int64_t parts_idle(struct fill_table *t, char digest[CACHE_DIGEST_MAX + 1])

@@ -244,9 +244,13 @@ void scrub_slice(struct cache *c, int64_t ms)
 {
     struct scrub *s = &c->budget->scrub;
     int64_t until = gw_mono_ms() + ms;
+    struct stat now;
 
     if (c->options.scrub_ms == 0 || !round_on(c, s)) {
         return;
+    }
+    if (s->file != NULL && fstat(s->file->fd, &now) == 0 && now.st_nlink == 0) {
+        scrub_close(s); /* evicted: only we keep its bytes on the disk */
     }
     while (s->on && gw_mono_ms() < until && !atomic_load(&c->leaving)) {
         double share = (double)(gw_wall_ms() - s->started_ms) / (double)c->options.scrub_ms;

@@ -32,8 +32,8 @@ static void what_is_over_is_freed_down_to_the_low_mark(void **state)
         {{.max = 0, .used = 100 * GIB, .disk_free = GIB, .disk_size = 4 * GIB}, 0},
         {{.max = 1000, .used = 1000, .disk_free = GIB, .disk_size = 4 * GIB}, 0},
         {{.max = 1000, .used = 1001, .disk_free = GIB, .disk_size = 4 * GIB}, 101},
-        {{.max = 1000, .used = 600, .promised = 400, .disk_free = GIB, .disk_size = 4 * GIB}, 0},
-        {{.max = 1000, .used = 600, .promised = 500, .disk_free = GIB, .disk_size = 4 * GIB}, 200},
+        {{.max = 1000, .used = 600, .coming = 400, .disk_free = GIB, .disk_size = 4 * GIB}, 0},
+        {{.max = 1000, .used = 600, .coming = 500, .disk_free = GIB, .disk_size = 4 * GIB}, 200},
         /* free space: min_free, or a 20th of a small disk; a tenth more than that */
         {{.min_free = 2 * GIB, .disk_free = 2 * GIB, .disk_size = 100 * GIB}, 0},
         {{.min_free = 2 * GIB, .disk_free = GIB, .disk_size = 100 * GIB}, GIB + 2 * GIB / 10},
@@ -649,6 +649,7 @@ static void a_part_that_nobody_is_at_goes_like_a_file_of_its_age(void **state)
     assert_int_equal(part_evict(f.cache->fills, gw_str_c(digest)), 0);
     parts_measure(f.cache, &sum);
     assert_int_equal(sum.promised, 25 * MIB); /* the whole is wanted now */
+    assert_int_equal(sum.coming, 25 * MIB);
     cache_reader_close(reader);
     UNTIL(&f, cache_budget_tick(f.cache, &(struct gw_want){0}) == GW_NOT_FOUND &&
                   (part_evict(f.cache->fills, gw_str_c(digest)) > 0)); /* upstream is not there */
