@@ -17,7 +17,6 @@
 #include "base/clock.h"
 #include "cache/fill_internal.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -31,205 +30,19 @@
 #define LOW_PERCENT 90u         /* eviction begins above the budget and goes down to this */
 #define FREE_SHARE 20u          /* min_free is at most this part of the disk */
 #define SPACE_SPARE (64u << 20) /* as in part.c: left besides a new file */
-#define FLUSH_CHANGED_MS 1000
-#define FLUSH_SERVED_MS 60000
 #define LEAD_MS 1000
 #define DUTY_MS 1000
 #define ASK_MS 600 /* the workers' ticks come every 250 ms */
-#define JOB_LOST_MS 120000
 #define SLICE_MS 60
 #define EVICT_AT_ONCE 64u
 #define FREE_REST_MS 5000 /* freed bytes show late where a reader is still open */
 #define VAIN_REST_MS 30000
 #define SAY_MS 600000
 #define WALK_EVERY_MS (24 * 3600 * 1000)
-#define WALK_FILES 1000u
-#define PROBES 16u
 #define ROOM_MS 10000
 #define ROOM_LOOK_MS 50
 
-/* ---- notes ---- */
-
-void cache_note_use(struct cache *c, struct gw_str digest)
-{
-    struct budget *b = c->budget;
-    struct blob_id id;
-    size_t at;
-
-    if (b == NULL || pthread_equal(pthread_self(), c->loop) == 0 || !blob_id_of(digest, &id)) {
-        return;
-    }
-    memcpy(&at, id.raw, sizeof(at));
-    for (unsigned i = 0; i < PROBES; i++) {
-        struct note *n = &b->served->slot[(at + i) % NOTES];
-
-        if (n->id.n == 0 || memcmp(&n->id, &id, sizeof(id)) == 0) {
-            b->served->n += n->id.n == 0;
-            *n = (struct note){gw_wall_ms(), id};
-            return;
-        }
-    }
-}
-
-void cache_note_change(struct cache *c, struct gw_str digest)
-{
-    struct budget *b = c->budget;
-    struct blob_id id;
-
-    if (b == NULL || !blob_id_of(digest, &id)) {
-        return;
-    }
-    pthread_mutex_lock(&b->mutex);
-    if (b->n_changed == CHANGED_MAX) {
-        atomic_fetch_add(&c->shared->walk_wanted, 1);
-    } else {
-        b->changed[b->n_changed++] = id;
-    }
-    if (atomic_load(&b->changed_ms) == 0) {
-        atomic_store(&b->changed_ms, gw_mono_ms());
-    }
-    pthread_mutex_unlock(&b->mutex);
-}
-
-/* What the file says. false: there is none. */
-static bool look(struct cache *c, const struct blob_id *id, struct usage *out)
-{
-    char path[CACHE_PATH_MAX], hex[CACHE_DIGEST_MAX + 1];
-    struct stat st;
-
-    if (!cache_blob_path(c, blob_id_hex(id, hex), path, sizeof(path)) || lstat(path, &st) != 0 ||
-        !S_ISREG(st.st_mode)) {
-        return false;
-    }
-    *out =
-        (struct usage){.id = *id,
-                       .bytes = st.st_nlink > 1 ? 0 : (uint64_t)st.st_size,
-                       .used_ms = (int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000};
-    return true;
-}
-
-/* A batch of changes that is applied when it is full. */
-struct batch {
-    struct cache *c;
-    struct usage_change changes[USAGE_CHANGES_MAX];
-    size_t n;
-    int rc;
-    struct gw_error *err;
-};
-
-static void batch_end(struct batch *b)
-{
-    if (b->rc == GW_OK) {
-        b->rc = usage_apply(b->c, b->changes, b->n, b->err);
-    }
-    b->n = 0;
-}
-
-static void batch_add(struct batch *b, enum usage_what what, const struct usage *u)
-{
-    if (b->n == USAGE_CHANGES_MAX) {
-        batch_end(b);
-    }
-    b->changes[b->n++] = (struct usage_change){what, *u};
-}
-
-/* Brings an entry in line with its file. */
-static void batch_look(struct batch *b, const struct blob_id *id, int64_t used_ms)
-{
-    struct usage u = {.id = *id};
-
-    if (look(b->c, id, &u)) {
-        u.used_ms = used_ms != 0 ? used_ms : u.used_ms;
-        batch_add(b, USAGE_SET, &u);
-    } else {
-        batch_add(b, USAGE_REMOVE, &u);
-    }
-}
-
-static int flush(struct cache *c, struct notes *served, struct gw_error *err)
-{
-    struct budget *b = c->budget;
-    struct batch *batch = gw_alloc(sizeof(*batch));
-    struct blob_id *changed;
-    int64_t now = gw_wall_ms();
-    size_t n;
-    int rc;
-
-    if (batch == NULL) {
-        return gw_fail(err, GW_NO_MEMORY, 0, "no memory to write down what was used");
-    }
-    pthread_mutex_lock(&b->mutex);
-    changed = b->changed;
-    n = b->n_changed;
-    b->changed = b->spare;
-    b->spare = changed;
-    b->n_changed = 0;
-    atomic_store(&b->changed_ms, 0);
-    pthread_mutex_unlock(&b->mutex);
-    *batch = (struct batch){.c = c, .err = err};
-    for (size_t i = 0; i < n; i++) {
-        batch_look(batch, &changed[i], now);
-    }
-    for (size_t i = 0; i < NOTES && served->n > 0; i++) {
-        const struct note *note = &served->slot[i];
-        struct usage held;
-
-        if (note->id.n == 0) {
-            continue;
-        }
-        rc = usage_get(c, &note->id, &held, err);
-        if (rc == GW_NOT_FOUND) { /* nobody has told of it yet */
-            batch_look(batch, &note->id, note->used_ms);
-        } else if (rc == GW_OK) {
-            batch_add(batch, USAGE_TOUCH,
-                      &(struct usage){.id = note->id, .used_ms = note->used_ms});
-        } else {
-            batch->rc = rc;
-            break;
-        }
-    }
-    batch_end(batch);
-    rc = batch->rc;
-    if (rc != GW_OK && n > 0) {
-        atomic_fetch_add(&c->shared->walk_wanted, 1);
-    }
-    gw_free(batch);
-    return rc;
-}
-
-int cache_usage_job(struct cache *c, struct gw_error *err)
-{
-    struct budget *b = c->budget;
-    int rc;
-
-    if (!atomic_load(&b->flush_out)) {
-        return GW_OK; /* a late twin */
-    }
-    rc = flush(c, b->flushed, err);
-    memset(b->flushed, 0, sizeof(*b->flushed));
-    atomic_store(&b->flush_out, false);
-    return rc;
-}
-
 /* ---- the tick ---- */
-
-static bool flush_due(struct cache *c, struct budget *b, int64_t now)
-{
-    uint32_t epoch = atomic_load(&c->shared->use_epoch);
-    int64_t changed = atomic_load(&b->changed_ms);
-
-    if (atomic_load(&b->flush_out)) { /* one that was never begun ends with the process's jobs */
-        return now - b->flush_out_ms > JOB_LOST_MS;
-    }
-    if (!(changed != 0 && (now - changed >= FLUSH_CHANGED_MS || epoch != b->epoch)) &&
-        !(b->served->n > 0 && (now - b->flush_ms >= FLUSH_SERVED_MS || b->served->n > NOTES / 2 ||
-                               epoch != b->epoch))) {
-        b->epoch = epoch;
-        return false;
-    }
-    b->epoch = epoch;
-    return true;
-}
 
 /* Takes the lock that makes a process lead, or holds it already. */
 static bool leads(struct cache *c, struct budget *b, int64_t now)
@@ -256,7 +69,7 @@ int cache_budget_tick(struct cache *c, struct gw_want *want)
     struct budget *b = c->budget;
     int64_t now = gw_mono_ms();
 
-    if (flush_due(c, b, now)) {
+    if (notes_due(c, now)) {
         if (!atomic_load(&b->flush_out)) {
             struct notes *full = b->served;
 
@@ -271,7 +84,7 @@ int cache_budget_tick(struct cache *c, struct gw_want *want)
     }
     if (!leads(c, b, now) ||
         (now < atomic_load(&b->duty_ms) && atomic_load(&c->shared->room_wanted) == 0) ||
-        (atomic_load(&b->duty_out) && now - b->duty_out_ms < JOB_LOST_MS)) {
+        (atomic_load(&b->duty_out) && now - b->duty_out_ms < BUDGET_JOB_LOST_MS)) {
         return GW_NOT_FOUND;
     }
     atomic_store(&b->duty_out, true);
@@ -418,24 +231,24 @@ bool cache_pinned(struct cache *c, const struct blob_id *id)
 
 /* Removes the name of a blob unless that frees nothing. What happened goes into the batch.
  * @return what the sum is less by */
-static uint64_t evict_one(struct batch *batch, const struct usage *held)
+static uint64_t evict_one(struct usage_batch *batch, const struct usage *held)
 {
     char path[CACHE_PATH_MAX], hex[CACHE_DIGEST_MAX + 1];
     struct usage is = {.id = held->id};
 
-    if (!look(batch->c, &held->id, &is)) {
-        batch_add(batch, USAGE_REMOVE, &is);
+    if (!usage_look(batch->c, &held->id, &is)) {
+        usage_batch_add(batch, USAGE_REMOVE, &is);
         return held->bytes;
     }
     if (is.bytes == 0 && held->bytes != 0) { /* data/ has it too since it was entered */
-        batch_add(batch, USAGE_SET, &is);
+        usage_batch_add(batch, USAGE_SET, &is);
         return held->bytes;
     }
     if (!cache_blob_path(batch->c, blob_id_hex(&held->id, hex), path, sizeof(path)) ||
         unlink(path) != 0) {
         return 0;
     }
-    batch_add(batch, USAGE_REMOVE, &is);
+    usage_batch_add(batch, USAGE_REMOVE, &is);
     atomic_fetch_add(&batch->c->shared->usage.evictions, 1);
     atomic_fetch_add(&batch->c->shared->usage.evicted_bytes, is.bytes);
     return held->bytes;
@@ -464,7 +277,7 @@ static int64_t evict_parts(struct cache *c, int64_t used_ms)
 
 /* The oldest of blobs and idle parts, until b->to_free are freed or the slice is over.
  * @return GW_OK: the round goes on, or is done; GW_NOT_FOUND: nothing is left that may go */
-static int evict_slice(struct cache *c, struct batch *batch)
+static int evict_slice(struct cache *c, struct usage_batch *batch)
 {
     struct budget *b = c->budget;
     int64_t until = gw_mono_ms() + SLICE_MS, part = evict_parts(c, 0);
@@ -487,7 +300,7 @@ static int evict_slice(struct cache *c, struct batch *batch)
                 b->begun = true;
             }
         }
-        batch_end(batch);
+        usage_batch_end(batch);
         if (batch->rc != GW_OK) {
             return batch->rc;
         }
@@ -513,7 +326,7 @@ static void end_round(struct cache *c)
 static bool evict(struct cache *c, struct gw_error *err)
 {
     struct budget *b = c->budget;
-    struct batch *batch;
+    struct usage_batch *batch;
     struct budget_measure m;
     int64_t now = gw_mono_ms();
     int rc = GW_OK;
@@ -541,7 +354,7 @@ static bool evict(struct cache *c, struct gw_error *err)
     if (batch == NULL) {
         return false;
     }
-    *batch = (struct batch){.c = c, .err = err};
+    *batch = (struct usage_batch){.c = c, .err = err};
     rc = evict_slice(c, batch);
     gw_free(batch);
     if (rc == GW_OK && b->freed < b->to_free) {
@@ -560,150 +373,7 @@ static bool evict(struct cache *c, struct gw_error *err)
     return false;
 }
 
-/* ---- the walk ---- */
-
-static int by_id(const void *a, const void *b)
-{
-    const struct usage *x = a, *y = b;
-
-    return memcmp(x->id.raw, y->id.raw, BLOB_KEY);
-}
-
-struct found {
-    struct usage *p;
-    size_t n, cap;
-    bool failed;
-};
-
-/* All blobs of blobs/aa/bb. */
-static void list_folder(struct cache *c, unsigned at, struct found *f)
-{
-    char path[CACHE_PATH_MAX];
-    const struct dirent *e;
-    struct usage u;
-    DIR *dir;
-
-    snprintf(path, sizeof(path), "%s/%02x/%02x", c->blobs_dir, at >> 8, at & 0xff);
-    dir = opendir(path);
-    while (dir != NULL && (e = readdir(dir)) != NULL) {
-        struct blob_id id;
-
-        if (!blob_id_of(gw_str_c(e->d_name), &id) || ((unsigned)id.raw[0] << 8 | id.raw[1]) != at ||
-            !look(c, &id, &u)) {
-            continue; /* nobody looks for it here */
-        }
-        if (f->n == f->cap) {
-            struct usage *more = gw_realloc(f->p, (f->cap * 2 + 256) * sizeof(*more));
-
-            if (more == NULL) {
-                f->failed = true;
-                break;
-            }
-            f->p = more;
-            f->cap = f->cap * 2 + 256;
-        }
-        f->p[f->n++] = u;
-    }
-    if (dir != NULL) {
-        closedir(dir);
-    }
-}
-
-/* From folder *at on, all that exist; *at becomes the first that was not looked at. */
-static void list_some(struct cache *c, unsigned *at, struct found *f)
-{
-    char path[CACHE_PATH_MAX];
-    struct stat st;
-
-    while (*at < BUDGET_WALK_END && f->n < WALK_FILES && !f->failed) {
-        if ((*at & 0xff) == 0) {
-            snprintf(path, sizeof(path), "%s/%02x", c->blobs_dir, *at >> 8);
-            if (stat(path, &st) != 0) {
-                *at += 256;
-                continue;
-            }
-        }
-        list_folder(c, *at, f);
-        ++*at;
-    }
-}
-
-/* The entries of these folders against the files found there. */
-static void compare(struct batch *batch, unsigned first, unsigned end, struct found *f)
-{
-    uint8_t from[BLOB_KEY] = {(uint8_t)(first >> 8), (uint8_t)first}, to[BLOB_KEY];
-    struct usage held[EVICT_AT_ONCE], *file;
-    bool *known = gw_alloc(f->n + 1);
-    bool more = true;
-    size_t n;
-
-    if (known == NULL) {
-        batch->rc = gw_fail(batch->err, GW_NO_MEMORY, 0, "no memory for the walk");
-        return;
-    }
-    memset(to, 0xff, sizeof(to));
-    to[0] = (uint8_t)((end - 1) >> 8);
-    to[1] = (uint8_t)(end - 1);
-    if (f->n > 1) {
-        qsort(f->p, f->n, sizeof(f->p[0]), by_id);
-    }
-    while (more && batch->rc == GW_OK) {
-        batch->rc = usage_range(batch->c, from, to, held, EVICT_AT_ONCE, &n, batch->err);
-        for (size_t i = 0; i < n && batch->rc == GW_OK; i++) {
-            file = f->n > 0 ? bsearch(&held[i], f->p, f->n, sizeof(f->p[0]), by_id) : NULL;
-            if (file == NULL) {
-                batch_look(batch, &held[i].id, 0); /* it may have come just now */
-                continue;
-            }
-            known[file - f->p] = true;
-            if (file->bytes != held[i].bytes) {
-                batch_add(batch, USAGE_SET, file);
-            }
-        }
-        more = n == EVICT_AT_ONCE;
-        if (more) {
-            memcpy(from, held[n - 1].id.raw, BLOB_KEY);
-            more = usage_next_key(from);
-        }
-    }
-    for (size_t i = 0; i < f->n && batch->rc == GW_OK; i++) {
-        if (!known[i]) {
-            batch_add(batch, USAGE_SET, &f->p[i]);
-        }
-    }
-    gw_free(known);
-}
-
-int budget_walk(struct cache *c, unsigned *at, struct gw_error *err)
-{
-    struct batch *batch = gw_alloc(sizeof(*batch));
-    struct found f = {0};
-    unsigned first = *at, end = *at;
-    int rc;
-
-    if (batch == NULL) {
-        return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the walk");
-    }
-    *batch = (struct batch){.c = c, .err = err};
-    list_some(c, &end, &f);
-    end = end > BUDGET_WALK_END ? BUDGET_WALK_END : end;
-    if (f.failed) {
-        batch->rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for the walk");
-    } else if (end > first) {
-        compare(batch, first, end, &f);
-        batch_end(batch);
-    }
-    rc = batch->rc;
-    if (rc == GW_OK && end == BUDGET_WALK_END) {
-        rc = usage_recount(c, err);
-    }
-    if (rc == GW_OK) {
-        *at = end;
-    }
-    gw_free(f.p);
-    gw_free(batch);
-    return rc;
-}
+/* ---- the duty ---- */
 
 /* @return it goes on soon */
 static bool walk(struct cache *c, struct gw_error *err)
@@ -812,7 +482,7 @@ int cache_evict(struct cache *c, struct gw_str digest, uint64_t *freed, struct g
     char path[CACHE_PATH_MAX];
 
     *freed = 0;
-    if (!blob_id_of(digest, &change.u.id) || !look(c, &change.u.id, &change.u)) {
+    if (!blob_id_of(digest, &change.u.id) || !usage_look(c, &change.u.id, &change.u)) {
         return gw_fail(err, GW_NOT_FOUND, 0, "not held");
     }
     if (cache_pinned(c, &change.u.id)) {
@@ -829,7 +499,7 @@ int cache_evict_to(struct cache *c, uint64_t bytes, uint64_t *n, uint64_t *freed
                    struct gw_error *err)
 {
     struct budget *b = c->budget;
-    struct batch *batch = gw_alloc(sizeof(*batch));
+    struct usage_batch *batch = gw_alloc(sizeof(*batch));
     uint64_t before = atomic_load(&c->shared->usage.evictions);
     struct budget_measure m;
     int rc = measure(c, &m, err);
@@ -839,7 +509,7 @@ int cache_evict_to(struct cache *c, uint64_t bytes, uint64_t *n, uint64_t *freed
         gw_free(batch);
         return rc != GW_OK ? rc : gw_fail(err, GW_NO_MEMORY, 0, "no memory to evict");
     }
-    *batch = (struct batch){.c = c, .err = err};
+    *batch = (struct usage_batch){.c = c, .err = err};
     b->to_free = m.used > bytes ? m.used - bytes : 0;
     while (rc == GW_OK && b->freed < b->to_free) {
         rc = evict_slice(c, batch);
@@ -899,10 +569,10 @@ void cache_budget_close(struct cache *c)
         return;
     }
     if (atomic_load(&b->flush_out)) { /* named, and never begun */
-        (void)flush(c, b->flushed, &err);
+        (void)notes_flush(c, b->flushed, &err);
     }
     if (b->served->n > 0 || b->n_changed > 0) {
-        (void)flush(c, b->served, &err);
+        (void)notes_flush(c, b->served, &err);
     }
     scrub_close(&b->scrub);
     if (b->lead_fd >= 0) {

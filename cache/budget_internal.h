@@ -3,7 +3,9 @@
  * cache/budget_internal.h - how much is held, what was used when, and what is done about it.
  *
  *   usage.c   one entry per blob in the index, ordered by last use; their sum
- *   budget.c  notes of what was served or changed -> entries; eviction; the walk over blobs/
+ *   notes.c   what this process served or changed -> entries
+ *   walk.c    entries against files
+ *   budget.c  who keeps the budget, and eviction
  *   scrub.c   hashing what is held again
  *
  * The entries follow the files, not the other way round: a kill between a link (or unlink) and its
@@ -120,6 +122,30 @@ struct budget {
     struct scrub scrub;
 };
 
+/* ---- walk.c: entries against files. Jobs and the command ---- */
+/* What the file says. false: there is none. */
+bool usage_look(struct cache *c, const struct blob_id *id, struct usage *out);
+/* Changes that are applied when there are enough of them. The first failure stays in rc. */
+struct usage_batch {
+    struct cache *c;
+    struct usage_change changes[USAGE_CHANGES_MAX];
+    size_t n;
+    int rc;
+    struct gw_error *err;
+};
+void usage_batch_add(struct usage_batch *b, enum usage_what what, const struct usage *u);
+/* Brings an entry in line with its file. used_ms 0: when it was written. */
+void usage_batch_look(struct usage_batch *b, const struct blob_id *id, int64_t used_ms);
+void usage_batch_end(struct usage_batch *b);
+
+/* ---- notes.c ---- */
+#define BUDGET_JOB_LOST_MS 120000 /* a job that was named and never begun is named again */
+/* Loop: is it time to write them down? */
+bool notes_due(struct cache *c, int64_t now);
+/* Job, or at the end. served is not emptied. */
+int notes_flush(struct cache *c, struct notes *served, struct gw_error *err);
+
+/* ---- open and close ---- */
 int cache_budget_open(struct cache *c, struct gw_error *err) GW_MUST_CHECK;
 void cache_budget_close(struct cache *c); /* writes what was noted; no job runs any more */
 /* Loop. Names a job that is due. @return GW_OK; GW_NOT_FOUND */
