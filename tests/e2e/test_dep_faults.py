@@ -26,7 +26,7 @@ from downloads import fresh
 from tests.lab import procs
 from tests.lab.fetch import Response, basic
 from tests.lab.hubctl import HubProcess
-from tests.lab.redis import Redis
+from tests.lab.redis import Redis, RedisError
 from tests.lab.slapd import Slapd
 from tests.lab.world import World
 
@@ -43,9 +43,17 @@ class Liar:
 
     def __init__(self, port: int, answer: bytes | None, close: bool = False) -> None:
         self.answer, self.close = answer, close
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self.open: list[socket.socket] = []
+        self.listener: socket.socket
+        procs.wait_until("the port", lambda: self.listen(port))
         threading.Thread(target=self.serve, daemon=True).start()
+
+    def listen(self, port: int) -> bool:
+        try:
+            self.listener = socket.create_server(("127.0.0.1", port), backlog=64)
+        except OSError:                                # what the killed one had open is not closed yet
+            return False
+        return True
 
     def serve(self) -> None:
         with contextlib.suppress(OSError):
@@ -162,9 +170,9 @@ def spoiled(change: Callable[[Redis, bytes, bytes], None]) -> Callable[[Redis], 
         def spoil() -> None:
             while not over.wait(0.02):
                 for key in values(redis):
-                    value = redis.command("GET", key) if redis.command("TYPE", key) == "string" else None
-                    if value is not None:
-                        change(redis, key, value)
+                    with contextlib.suppress(RedisError):      # it is a list by now
+                        if value := redis.command("GET", key):
+                            change(redis, key, value)
         thread = threading.Thread(target=spoil)
         thread.start()
         try:
@@ -177,7 +185,7 @@ def spoiled(change: Callable[[Redis, bytes, bytes], None]) -> Callable[[Redis], 
 
 
 def random_bytes(redis: Redis, key: bytes, value: bytes) -> None:
-    redis.command("SET", key, secrets.token_bytes(max(1, len(value))), "KEEPTTL")
+    redis.command("SET", key, secrets.token_bytes(len(value)), "KEEPTTL")
 
 
 def one_bit(redis: Redis, key: bytes, value: bytes) -> None:
@@ -196,7 +204,7 @@ def wrong_type(redis: Redis, key: bytes, value: bytes) -> None:
 
 def of_another_name(redis: Redis, key: bytes, value: bytes) -> None:
     """A tenant's poison: a frame that is right, under a name that it is not for."""
-    redis.command("SET", key, redis.command("GET", values(redis)[0]) or b"x", "KEEPTTL")
+    redis.command("SET", key, redis.command("GET", secrets.choice(values(redis))) or b"x", "KEEPTTL")
 
 
 def too_large(redis: Redis, key: bytes, value: bytes) -> None:
@@ -246,6 +254,17 @@ def log_lines(world: World) -> int:
     return len(STRANGE.findall(world.nginx.error_log.read_text(errors="replace")))
 
 
+def metric(world: World, name: str) -> float:
+    return next(float(line.rpartition(" ")[2]) for line in world.get("/-/metrics").text.splitlines() if line.startswith(name + " "))
+
+
+def met(name: str) -> str | None:
+    """What goes up by this fault."""
+    if REDIS[name].__name__ == "fault":
+        return "hubgate_shared_rejected_total"
+    return None if REDIS[name] in (restarted, flushed, evicting) else "hubgate_redis_failures_total"
+
+
 def shares_again(worlds: list[World], hub: HubProcess) -> bool:
     """Does the second node ask nobody for what the first one fetched?"""
     facts = fresh(hub, 1000)
@@ -272,6 +291,8 @@ def test_redis(make_world: Callable[..., World], hub: HubProcess, redis: Redis, 
                 assert answer.status == 200
             for answer in crowd(worlds, [f"/api/models/{cold['repo']}-nope"]):
                 assert (answer.status, answer["x-error-code"]) == (404, "RepoNotFound")
+        if counter := met(name):                       # the fault was met, and counted
+            assert sum(metric(world, counter) for world in worlds) > 0
         for world, lines in zip(worlds, logged):
             assert log_lines(world) - lines <= 3, world.nginx.error_log.read_text()[-3000:]
     procs.wait_until("Redis is used again", lambda: shares_again(worlds, hub), 60)

@@ -22,7 +22,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+#define COUNT(table) (sizeof(table) / sizeof((table)[0]))
 
 struct fixture {
     char dir[64];
