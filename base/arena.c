@@ -114,11 +114,18 @@ const char *gw_arena_cstr(struct gw_arena *a, struct gw_str s)
     return gw_arena_dup(a, s).p;
 }
 
-void gw_arena_release(struct gw_arena *a)
+struct gw_arena_mark gw_arena_mark(const struct gw_arena *a)
 {
     struct gw_arena_chunk *c = a->chunks;
 
-    while (c != NULL) {
+    return (struct gw_arena_mark){c, c != NULL ? c->next : NULL, c != NULL ? c->n : 0, a->used};
+}
+
+/* Frees the chunks from c up to (not with) end. */
+static void drop_chunks(const struct gw_arena *a, struct gw_arena_chunk *c,
+                        const struct gw_arena_chunk *end)
+{
+    while (c != end) {
         struct gw_arena_chunk *next = c->next;
 
         if (a->secret) {
@@ -127,6 +134,26 @@ void gw_arena_release(struct gw_arena *a)
         gw_free(c);
         c = next;
     }
+}
+
+void gw_arena_rewind(struct gw_arena *a, struct gw_arena_mark mark)
+{
+    struct gw_arena_chunk *c = mark.chunk;
+
+    drop_chunks(a, a->chunks, c);
+    a->chunks = c;
+    a->used = mark.used;
+    if (c != NULL) {
+        drop_chunks(a, c->next, mark.next); /* large pieces went behind it */
+        c->next = mark.next;
+        gw_wipe(c->data + mark.n, c->n - mark.n); /* what is handed out is zeroed */
+        c->n = mark.n;
+    }
+}
+
+void gw_arena_release(struct gw_arena *a)
+{
+    drop_chunks(a, a->chunks, NULL);
     a->chunks = NULL;
     a->used = 0;
 }

@@ -33,6 +33,14 @@ struct gw_str gw_arena_printf(struct gw_arena *a, const char *fmt, ...) GW_PRINT
 /* A copy as a C string; NULL on failure or if s holds a NUL. */
 const char *gw_arena_cstr(struct gw_arena *a, struct gw_str s);
 
+/* What is handed out after the mark is released by the rewind (and cleansed, if secret). */
+struct gw_arena_mark {
+    struct gw_arena_chunk *chunk, *next;
+    size_t n, used;
+};
+struct gw_arena_mark gw_arena_mark(const struct gw_arena *a);
+void gw_arena_rewind(struct gw_arena *a, struct gw_arena_mark mark);
+
 /* Everything; a may be used again. Zeroed memory is fine. */
 void gw_arena_release(struct gw_arena *a);
 

@@ -14,6 +14,7 @@ enum gw_peer {
     GW_PEER_UPSTREAM,
     GW_PEER_REPO,
     GW_PEER_DISK,
+    GW_PEER_READ, /* the disk too: pages of files that are not in memory, and nothing else */
     GW_PEER_COUNT
 };
 

@@ -345,6 +345,17 @@ int cache_blob_put(struct cache *c, struct gw_str digest, struct gw_str bytes,
 int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const char *path,
                     struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- pages ---- */
+/* Bytes of a file that are looked at, sent and brought at a time; windows begin at multiples. */
+#define CACHE_WINDOW (2u << 20)
+/* Loop: never waits for a disk. Are these bytes (<= CACHE_WINDOW) of an open file in memory? Also
+ * true when nothing can say so (the file of another user). */
+bool cache_in_memory(int fd, uint64_t offset, uint64_t n);
+/* Job. Reads the window at offset of a blob or part into memory, and asks the kernel for the next
+ * ones. @return GW_OK; GW_NOT_FOUND (neither is held any more); GW_IO; GW_NO_MEMORY */
+int cache_bring(struct cache *c, struct gw_str digest, uint64_t offset,
+                struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large fills ---- */
 struct cache_reader;
 /* Where the bytes come from; kept in the map, so that whoever adopts the fill can go on. */

@@ -9,6 +9,7 @@
  *   upstream.c  curl: rules for every request, documents, redirects
  *   limit.c     what upstream allows: rate limits
  *   blob.c      whole blobs: open, fetch small, put, take
+ *   pages.c     what is in memory
  *   fill.c      and what it uses (map, part, fetcher, transfer, reader): large blobs
  *   share*.c    other nodes (share_internal.h)
  *

@@ -377,6 +377,13 @@ static const struct option limits_rows[] = {
      .min = 1,
      .max = 256,
      .help = "Other disk jobs in flight per worker (hashing, token files)."},
+    {.name = "read_jobs",
+     .type = OPT_NUMBER,
+     .offset = AT(limits.jobs[5]),
+     .def = "8",
+     .min = 1,
+     .max = 256,
+     .help = "Reads in flight per worker of files that are on disk and not in memory."},
     {0},
 };
 

@@ -79,7 +79,7 @@ struct config {
     } identity;
     struct {
         int64_t wait_ms;  /* how long a request waits for facts before 503 */
-        uint64_t jobs[5]; /* by enum gw_peer: jobs in flight per worker */
+        uint64_t jobs[6]; /* by enum gw_peer: jobs in flight per worker */
     } limits;
     struct gw_arena arena; /* owns every string above */
 };

@@ -66,10 +66,7 @@ void answer_common(struct gateway *gw, struct gateway_request *req, struct gatew
 
 static void reset(struct gateway_answer *ans, int status)
 {
-    if (ans->fd >= 0)
-        close(ans->fd);
     memset(ans, 0, sizeof(*ans));
-    ans->fd = -1;
     ans->status = status;
 }
 

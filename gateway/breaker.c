@@ -19,7 +19,7 @@ const char *breaker_peer_name(enum gw_peer peer)
     static const char *const names[GW_PEER_COUNT] = {
         [GW_PEER_LDAP] = "the directory", [GW_PEER_REDIS] = "redis",
         [GW_PEER_UPSTREAM] = "upstream",  [GW_PEER_REPO] = "the repositories",
-        [GW_PEER_DISK] = "the disk",
+        [GW_PEER_DISK] = "the disk",      [GW_PEER_READ] = "the cache's disk",
     };
 
     return names[peer];
@@ -99,7 +99,7 @@ void breaker_learn(struct gateway *gw, const struct gateway_job *job)
     struct gateway_breaker *b = &gw->shared->breakers[job->peer];
     const struct gateway_result *r = &job->result;
 
-    if (job->peer == GW_PEER_DISK || job->peer == GW_PEER_REPO)
+    if (job->peer == GW_PEER_DISK || job->peer == GW_PEER_REPO || job->peer == GW_PEER_READ)
         return;
     if (job->probe)
         atomic_store(&b->probe_until_ms, 0);

@@ -8,6 +8,7 @@
 #include "gateway/upload.h"
 
 #include <stdio.h>
+#include <unistd.h>
 
 #include "base/alloc.h"
 
@@ -179,6 +180,7 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
         return 0;
     gw_arena_init(&st->arena, REQUEST_ARENA_MAX);
     gw_arena_keep_secret(&st->arena);
+    st->fd = -1;
     st->started_ms = gw_wall_ms();
     st->started_us = gw_mono_us();
     st->first_byte_us = -1;
@@ -382,7 +384,6 @@ int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway
     int rc;
 
     memset(ans, 0, sizeof(*ans));
-    ans->fd = -1;
     if (st == NULL) {
         ans->status = 503; /* no arena to say it nicely in */
         return GW_OK;
@@ -400,7 +401,7 @@ int gateway_step(struct gateway *gw, struct gateway_request *req, struct gateway
         answer_refuse(gw, req, ans, HUB_OUTAGE, GW_STR("not enough memory"), 5);
     answer_common(gw, req, ans);
     st->status = ans->status;
-    if (ans->kind != GATEWAY_PART)
+    if (ans->kind != GATEWAY_FILE)
         metrics_first_byte(st);
     return GW_OK;
 }
@@ -419,6 +420,8 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
     }
     cache_reader_close(st->reader);
     upload_unref(st->upload);
+    if (st->fd >= 0)
+        close(st->fd);
     gw_arena_release(&st->arena);
     gw_free(st);
     req->state = NULL;

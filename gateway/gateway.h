@@ -89,9 +89,9 @@ struct gateway_header {
 enum gateway_body {
     GATEWAY_EMPTY = 0,
     GATEWAY_MEMORY,
-    GATEWAY_BLOB,
-    GATEWAY_PART,
-    GATEWAY_TAKE /* no answer yet: read the body, gateway_give it, then step again */
+    GATEWAY_FILE, /* in windows: gateway_file_want */
+    GATEWAY_BLOB, /* for several ranges: the door's to cut */
+    GATEWAY_TAKE  /* no answer yet: read the body, gateway_give it, then step again */
 };
 
 struct gateway_answer {
@@ -102,14 +102,12 @@ struct gateway_answer {
     struct gw_str etag;       /* quoted; empty: none */
     enum gateway_body kind;
     struct gw_str memory; /* GATEWAY_MEMORY */
-    int fd;               /* GATEWAY_BLOB: the door's to close; nginx does Range on it */
+    int fd;               /* GATEWAY_BLOB: borrowed until gateway_end */
     uint64_t size;        /* of the whole representation */
-    uint64_t first,
-        end;     /* GATEWAY_PART: send [first, end); status and Content-Range are set already */
-    bool ranges; /* Accept-Ranges: bytes, nginx's range filter may work */
+    uint64_t first, end;  /* GATEWAY_FILE: send [first, end); status and Content-Range are set */
+    bool ranges;          /* Accept-Ranges: bytes, nginx's range filter may work */
 };
 
-struct gateway_part; /* the readers's side of a fill */
 struct gateway_state;
 
 struct gateway_request {
@@ -147,18 +145,21 @@ int gateway_given(struct gateway *gw, struct gateway_request *req) GW_MUST_CHECK
 void gateway_expire(struct gateway *gw, struct gateway_request *req);
 int64_t gateway_deadline(const struct gateway_request *req); /* gw_mono_ms */
 
-/* GATEWAY_PART: bytes of the answer that may be sent from offset on, now (0: wait for a tick). fd
- * is borrowed.
+/* GATEWAY_FILE: bytes of the answer that may be sent from offset on, now: they are there, and in
+ * memory. 0: wait for a tick, or req->wake. fd is borrowed.
  * @return GW_OK; anything else: cut the connection, err says why */
-int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
+int gateway_file_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
                       uint64_t *avail, int *fd, struct gw_error *err) GW_MUST_CHECK;
-
-/* GATEWAY_PART failed before anything was sent. true: its bytes were dropped for a wrong digest and
+/* Bytes that gateway_file_want gave and the client has not taken yet: are they still in memory?
+ * @return GW_OK; GW_AGAIN: wait for req->wake; anything else as above */
+int gateway_file_warm(struct gateway *gw, struct gateway_request *req, uint64_t offset,
+                      uint64_t end, struct gw_error *err) GW_MUST_CHECK;
+/* GATEWAY_FILE failed before anything was sent. true: its bytes were dropped for a wrong digest and
  * are fetched once more: run gateway_step again, with a new deadline; at most once a request. */
-bool gateway_part_again(struct gateway *gw, struct gateway_request *req,
+bool gateway_file_again(struct gateway *gw, struct gateway_request *req,
                         const struct gw_error *err) GW_MUST_CHECK;
 /* ... false: *ans becomes the refusal to send instead. */
-void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,
+void gateway_file_refuse(struct gateway *gw, struct gateway_request *req,
                          struct gateway_answer *ans, const struct gw_error *err);
 
 /* The request is over (also when the client left): one audit record, everything of it is freed.

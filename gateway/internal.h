@@ -57,7 +57,7 @@ struct gateway_counters {
     _Atomic uint64_t answers[CAME_COUNT], bytes[CAME_COUNT];
     _Atomic uint64_t first_byte[CAME_COUNT][METRICS_BUCKETS], first_byte_us[CAME_COUNT];
     _Atomic uint64_t logins[2]; /* right, wrong */
-    _Atomic uint64_t denies, audit_dropped;
+    _Atomic uint64_t denies, audit_dropped, cold_reads;
     /* What is so now; counts while the slot has an owner. */
     _Atomic uint64_t parked, readers, readers_waiting;
     _Atomic uint64_t jobs_running[GW_PEER_COUNT], jobs_queued[GW_PEER_COUNT];
@@ -192,10 +192,15 @@ struct gateway_state {
     struct gateway_result results[GATEWAY_WANTS_MAX];
     size_t n_results;
     struct gateway_waiter waiter;
-    struct cache_reader *reader;
-    struct upload *upload; /* NULL: the body is not kept */
-    bool again;            /* the second fetch after a wrong digest */
-    uint64_t part_end, part_first;
+    bool again;                  /* the second fetch after a wrong digest */
+    struct cache_reader *reader; /* of a fill, or NULL */
+    struct upload *upload;       /* NULL: the body is not kept */
+    int fd;                      /* of a blob, or -1; ours */
+    uint64_t file_first, file_end;
+    uint64_t warm_first, warm_end; /* found in memory, or brought there */
+    int64_t warm_until_ms;         /* pages may go again */
+    bool sending;                  /* nothing of the arena from here on is needed any more: */
+    struct gw_arena_mark sent_from;
     /* of the last step, for headers and the audit record */
     struct gateway_identity who;
     struct policy_object object;
@@ -405,6 +410,7 @@ int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
+int job_bring(struct gateway_job *job);
 
 /* jobs_cache.c, pins.c: what is held */
 int job_usage(struct gateway_job *job);

@@ -45,7 +45,8 @@ static const char *const route_names[METRICS_ROUTE_COUNT] = {"file", "document",
                                                              "other", "unknown"};
 static const char *const status_names[METRICS_STATUSES] = {"none", "1xx", "2xx",
                                                            "3xx",  "4xx", "5xx"};
-static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream", "repo", "disk"};
+static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream",
+                                                      "repo", "disk",  "read"};
 static const char *const limit_names[CACHE_LIMIT_KINDS] = {"api", "resolvers", "pages"};
 static const char *const held_names[2] = {"blobs", "parts"};
 static const char *const login_names[2] = {"ok", "failed"};
@@ -96,6 +97,11 @@ static const struct row {
      WORKERS_AT(first_byte),
      {LABEL("cache", came_names)}},
     {"hubgate_requests_parked", GAUGE, "requests that wait for a job", OWNED_AT(parked), {{0}}},
+    {"hubgate_cold_reads_total",
+     COUNTER,
+     "answers that waited for pages of a file from disk",
+     WORKERS_AT(cold_reads),
+     {{0}}},
     {"hubgate_readers", GAUGE, "answers that follow a fill", OWNED_AT(readers), {{0}}},
     {"hubgate_readers_waiting",
      GAUGE,

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * serve.c - the bytes of a file: a whole blob (nginx sends it), a blob that is still filling (what
- * is there, woken for more), or the pointer text of raw. Always 200 or 206 from this host, never a
+ * serve.c - a file: a whole blob, one that is still filling (what may be sent of both: bytes.c), a
+ * small one copied, or the pointer text of raw. Always 200 or 206 from this host, never a
  * redirect (hub clients, docs/clients.md).
  */
 #include "gateway/internal.h"
@@ -9,7 +9,10 @@
 #include "base/encode.h"
 
 #include <stdio.h>
+#include <sys/uio.h>
 #include <unistd.h>
+
+#define SMALL_COPY (32u << 10)
 
 static struct gw_str digest_of(const struct hub_entry *e)
 {
@@ -145,31 +148,44 @@ static int after_mismatch(struct gateway *gw, struct gateway_request *req,
         GW_STR("the file changed while it was fetched: delete the partial file and retry"));
 }
 
+/* The bytes that were asked for. */
+struct span {
+    enum range_kind kind; /* RANGE_NONE: all of them */
+    uint64_t first, end;
+};
+
+static int serve_span(struct gateway_request *req, struct gateway_answer *ans,
+                      const struct hub_entry *e, const struct span *span)
+{
+    struct gateway_state *st = req->state;
+    struct gw_str range;
+
+    ans->status = span->kind == RANGE_ONE ? 206 : 200;
+    ans->kind = GATEWAY_FILE;
+    ans->size = e->size;
+    ans->first = st->file_first = span->first;
+    ans->end = st->file_end = span->end;
+    ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
+    if (span->kind != RANGE_ONE)
+        return GW_OK;
+    range = gw_arena_printf(&st->arena, "bytes %llu-%llu/%llu", (unsigned long long)span->first,
+                            (unsigned long long)span->end - 1, (unsigned long long)e->size);
+    if (range.p == NULL)
+        return GW_NO_MEMORY; /* never a 206 that does not say of what */
+    ANSWER_HEADER(ans, "Content-Range", range);
+    return GW_OK;
+}
+
 /* GW_CONFLICT: it became a blob since that was looked for. */
 static int serve_part(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
-                      const struct resolved *r, const struct hub_entry *e)
+                      const struct resolved *r, const struct hub_entry *e, const struct span *span)
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
     struct gw_want want;
     struct gw_error err;
-    uint64_t first = 0, end = e->size;
-    enum range_kind kind;
-    bool open = false;
     int rc;
 
-    kind = if_range_fails(req, digest_of(e))
-               ? RANGE_NONE
-               : range_parse(req->range, e->size, &first, &end, &open);
-    if (kind == RANGE_UNSATISFIABLE)
-        return serve_range_error(gw, req, ans, e->size, GW_STR(""));
-    rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
-    if (rc != GW_AGAIN)
-        return rc;
-    if (kind != RANGE_ONE) { /* several: the whole, while it is not held (RFC 9110 14.2) */
-        first = 0;
-        end = e->size;
-    }
     if (st->reader == NULL) {
         rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, &err);
         if (rc == GW_AGAIN) {
@@ -196,28 +212,32 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
             cache_reader_verify_before(st->reader);
     }
     st->came = CAME_FILL;
-    st->part_first = first;
-    st->part_end = end;
-    ans->status = kind == RANGE_ONE ? 206 : 200;
-    ans->kind = GATEWAY_PART;
+    return serve_span(req, ans, e, span);
+}
+
+/* Small, and in memory: copied at once, so that header and bytes leave in one write. nginx cuts
+ * ranges. */
+static bool copy_small(struct gateway_request *req, struct gateway_answer *ans, int fd,
+                       const struct hub_entry *e, bool ranges)
+{
+    struct iovec to = {.iov_len = e->size};
+
+    if (e->size > SMALL_COPY)
+        return false;
+    to.iov_base = gw_arena_alloc(&req->state->arena, e->size);
+    if (to.iov_base == NULL || preadv2(fd, &to, 1, 0, RWF_NOWAIT) != (ssize_t)e->size)
+        return false;
+    ans->status = 200;
+    ans->kind = GATEWAY_MEMORY;
+    ans->memory = (struct gw_str){to.iov_base, e->size};
     ans->size = e->size;
-    ans->first = first;
-    ans->end = end;
-    if (kind == RANGE_ONE) {
-        struct gw_str range =
-            gw_arena_printf(a, "bytes %llu-%llu/%llu", (unsigned long long)first,
-                            (unsigned long long)end - 1, (unsigned long long)e->size);
-        if (range.p == NULL)
-            return GW_NO_MEMORY; /* never a 206 that does not say of what */
-        ANSWER_HEADER(ans, "Content-Range", range);
-    }
-    ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
-    return GW_OK;
+    ans->ranges = ranges;
+    return true;
 }
 
 /* GW_NOT_FOUND: it is not held. */
 static int serve_blob(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
-                      const struct hub_entry *e, bool ranges)
+                      const struct hub_entry *e, const struct span *span)
 {
     struct gw_error err;
     uint64_t size;
@@ -233,11 +253,18 @@ static int serve_blob(struct gateway *gw, struct gateway_request *req, struct ga
         return rc;
     if (rc != GW_OK)
         return answer_failure(gw, req, ans, &err);
+    if (copy_small(req, ans, fd, e, req->range.n == 0 || span->kind != RANGE_NONE)) {
+        close(fd);
+        return GW_OK;
+    }
+    req->state->fd = fd;
+    if (span->kind != RANGE_SEVERAL)
+        return serve_span(req, ans, e, span);
     ans->status = 200;
     ans->kind = GATEWAY_BLOB;
     ans->fd = fd;
-    ans->size = size;
-    ans->ranges = ranges;
+    ans->size = e->size;
+    ans->ranges = true;
     return GW_OK;
 }
 
@@ -246,27 +273,32 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
 {
     struct gw_want want;
     struct gw_error err;
-    uint64_t first = 0, end;
-    enum range_kind kind = RANGE_NONE;
-    bool open = false, ranges;
+    struct span span = {RANGE_NONE, 0, e->size};
+    bool open = false;
     int rc;
 
     if (req->range.n && !if_range_fails(req, digest_of(e)))
-        kind = range_parse(req->range, e->size, &first, &end, &open);
-    rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &kind, first, open);
+        span.kind = range_parse(req->range, e->size, &span.first, &span.end, &open);
+    rc = after_mismatch(gw, req, ans, digest_of(e), e->size, &span.kind, span.first, open);
     if (rc != GW_AGAIN)
         return rc;
-    if (kind == RANGE_UNSATISFIABLE) /* here, and not in nginx's filter, which says it in HTML */
+    if (span.kind == RANGE_UNSATISFIABLE)
         return serve_range_error(gw, req, ans, e->size, GW_STR(""));
-    /* nonsense, or who starts anew: the whole */
-    ranges = req->range.n == 0 || kind == RANGE_ONE || kind == RANGE_SEVERAL;
-    rc = serve_blob(gw, req, ans, e, ranges);
+    if (span.kind == RANGE_NONE) { /* nonsense, or who starts anew: the whole */
+        span.first = 0;
+        span.end = e->size;
+    }
+    rc = serve_blob(gw, req, ans, e, &span);
     if (rc != GW_NOT_FOUND)
         return rc;
     if (!r->private && e->size > CACHE_SMALL_MAX) {
-        rc = serve_part(gw, req, ans, r, e);
+        struct span part = span;
+
+        if (part.kind == RANGE_SEVERAL) /* while it is not held (RFC 9110 14.2) */
+            part = (struct span){RANGE_NONE, 0, e->size};
+        rc = serve_part(gw, req, ans, r, e, &part);
         if (rc == GW_CONFLICT)
-            rc = serve_blob(gw, req, ans, e, ranges);
+            rc = serve_blob(gw, req, ans, e, &span);
         if (rc != GW_NOT_FOUND)
             return rc;
         gw_fail(&err, GW_UNAVAILABLE, 0, "the file came and went");
@@ -323,43 +355,4 @@ int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_a
     if (rc == GW_OK && ans->status < 400)
         rc = file_headers(req, ans, &e, st->digest);
     return rc;
-}
-
-int gateway_part_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
-                      uint64_t *avail, int *fd, struct gw_error *err)
-{
-    struct gateway_state *st = req->state;
-
-    int rc =
-        cache_reader_want(st->reader, offset, st->part_end, offset - st->part_first, avail, err);
-
-    *fd = cache_reader_fd(st->reader);
-    metrics_gauge(&gw->counters->readers_waiting, &st->waiting, rc == GW_OK && *avail == 0);
-    if (rc == GW_OK && *avail > 0)
-        metrics_first_byte(st);
-    return rc;
-}
-
-bool gateway_part_again(struct gateway *gw, struct gateway_request *req, const struct gw_error *err)
-{
-    struct gateway_state *st = req->state;
-
-    if (err->status != GW_CORRUPT || st->again)
-        return false;
-    st->again = true;
-    cache_reader_close(st->reader);
-    st->reader = NULL;
-    metrics_add(&gw->counters->readers, UINT64_MAX);
-    metrics_gauge(&gw->counters->readers_waiting, &st->waiting, false);
-    st->n_results = 0; /* that of the first part is no answer to the second want */
-    st->deadline_ms = gw_mono_ms() + gw->config->limits.wait_ms;
-    return true;
-}
-
-void gateway_part_refuse(struct gateway *gw, struct gateway_request *req,
-                         struct gateway_answer *ans, const struct gw_error *err)
-{
-    answer_failure(gw, req, ans, err);
-    answer_common(gw, req, ans);
-    req->state->status = ans->status;
 }

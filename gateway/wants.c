@@ -50,6 +50,7 @@ static const struct {
     {"preupload", job_preupload},
     {"batch", job_batch},
     {"upload", job_upload},
+    {"bring", job_bring},
 };
 
 static void split_fields(struct gateway_job *job)

@@ -40,8 +40,9 @@ typedef struct {
     struct gateway_answer     ans;
     ngx_event_t               timer;
     ngx_queue_t               queue;       /* in worker.waiting */
-    uint64_t                  offset;      /* GATEWAY_PART: the next byte to send */
-    ngx_file_t                file;        /* of the part */
+    uint64_t                  offset;      /* GATEWAY_FILE: the next byte to hand to nginx */
+    ngx_file_t                file;
+    ngx_buf_t                 buf;         /* of the window that is on its way */
     size_t                    body_max;    /* bytes that the route takes */
     size_t                    body_size;   /* of the memory of req.body */
     u_char                    id[24];
@@ -50,6 +51,7 @@ typedef struct {
     unsigned                  counted:1;   /* r->main->count was taken: we finalize */
     unsigned                  is_waiting:1;
     unsigned                  taking:1;    /* the body is being given away */
+    unsigned                  sending:1;   /* a file: what wakes us is for the next bytes */
     unsigned                  header_sent:1;
     unsigned                  complete:1;
 } ngx_http_hubgate_ctx_t;
@@ -74,7 +76,7 @@ void ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc);
 
 /* send.c: NGX_DONE: it goes on by itself and finalizes; else for ngx_http_finalize_request() */
 ngx_int_t ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx);
-void ngx_http_hubgate_part_write(ngx_http_request_t *r);
+void ngx_http_hubgate_file_write(ngx_http_request_t *r);
 
 
 #endif /* _NGX_HTTP_HUBGATE_H_INCLUDED_ */

@@ -120,6 +120,14 @@ ngx_http_hubgate_fill(ngx_http_hubgate_ctx_t *ctx)
     req->user_agent = ngx_http_hubgate_value(r->headers_in.user_agent);
     req->range = ngx_http_hubgate_value(r->headers_in.range);
     req->if_range = ngx_http_hubgate_value(r->headers_in.if_range);
+
+    /* RFC 9110 13.2.2: these count before Range, and nginx asks them of a 200 only */
+
+    if (r->headers_in.if_none_match || r->headers_in.if_match) {
+        req->range.n = 0;
+        r->headers_in.range = NULL;
+    }
+
     req->peer_ip = ngx_http_hubgate_str(r->connection->addr_text);
 
     ngx_http_hubgate_headers(ctx);
@@ -147,7 +155,6 @@ ngx_http_hubgate_create_ctx(ngx_http_request_t *r)
     }
 
     ctx->r = r;
-    ctx->ans.fd = -1;
 
     ctx->timer.handler = ngx_http_hubgate_deadline;
     ctx->timer.data = r->connection;   /* debug logs read a connection there */
@@ -535,12 +542,17 @@ ngx_http_hubgate_wake(struct gateway_request *req)
     ngx_connection_t        *c;
     ngx_http_hubgate_ctx_t  *ctx = req->ctx;
 
+    c = ctx->r->connection;
+
+    if (ctx->sending) {
+        ngx_post_event(c->write, &ngx_posted_events);
+        return;
+    }
+
     if (!ctx->taking) {
         ngx_http_hubgate_rerun(ctx);
         return;
     }
-
-    c = ctx->r->connection;
 
     ngx_http_set_log_request(c->log, ctx->r);
     ngx_http_hubgate_take_read(ctx->r);
@@ -557,7 +569,7 @@ ngx_http_hubgate_deadline(ngx_event_t *ev)
     ctx = ngx_http_get_module_ctx((ngx_http_request_t *) c->data,
                                   ngx_http_hubgate_module);
 
-    if (ctx->ans.kind == GATEWAY_PART) {   /* bytes of a fill: look again */
+    if (ctx->sending) {                /* bytes of a file: look again */
         ngx_post_event(c->write, &ngx_posted_events);
         return;
     }
@@ -594,7 +606,7 @@ ngx_http_hubgate_log_handler(ngx_http_request_t *r)
     ctx->sent = r->connection->sent - (off_t) r->header_size;
     ctx->status = r->err_status ? r->err_status : r->headers_out.status;
     ctx->complete = r->connection->error == 0 && r->header_sent
-                    && (ctx->ans.kind != GATEWAY_PART
+                    && (ctx->ans.kind != GATEWAY_FILE
                         || ctx->offset == ctx->ans.end);
 
     return NGX_OK;

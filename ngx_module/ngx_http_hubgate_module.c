@@ -228,7 +228,7 @@ ngx_http_hubgate_add_pool(ngx_conf_t *cf)
 
     static ngx_str_t  words[] = {
         ngx_string("thread_pool"), ngx_string("hubgate"),
-        ngx_string("threads=32"), ngx_string("max_queue=4096")
+        ngx_string("threads=64"), ngx_string("max_queue=4096")
     };
 
     pcf = *cf;

@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ngx_http_hubgate_send.c - an answer onto the wire: memory, a whole blob (nginx's range filter and sendfile), or a blob
- * that is still filling: what is there is sent from the file, then the request waits for more.
+ * ngx_http_hubgate_send.c - an answer onto the wire: memory, or bytes of a file in windows: a window that is there and in
+ * memory is sent from the file (sendfile), the next one in the next turn of the loop; else the request waits for it.
  */
 
 #include "ngx_http_hubgate.h"
 
 
-#define NGX_HTTP_HUBGATE_PASS   (2 * 1024 * 1024)  /* bytes in one turn */
 #define NGX_HTTP_HUBGATE_LOOK   30000              /* a waiting answer looks */
 
 
 static ngx_int_t ngx_http_hubgate_send_memory(ngx_http_hubgate_ctx_t *ctx);
 static ngx_int_t ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx);
-static ngx_int_t ngx_http_hubgate_send_part(ngx_http_hubgate_ctx_t *ctx);
+static ngx_int_t ngx_http_hubgate_send_file(ngx_http_hubgate_ctx_t *ctx);
 
 
 static ngx_int_t
@@ -99,8 +98,8 @@ ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx)
     ngx_http_request_t     *r = ctx->r;
     struct gateway_answer  *ans = &ctx->ans;
 
-    if (ans->kind == GATEWAY_PART) {
-        return ngx_http_hubgate_send_part(ctx);
+    if (ans->kind == GATEWAY_FILE) {
+        return ngx_http_hubgate_send_file(ctx);
     }
 
     if (ngx_http_hubgate_headers_out(ctx) != NGX_OK) {
@@ -170,30 +169,15 @@ ngx_http_hubgate_send_memory(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
+/* several ranges: nginx cuts them out of the whole; a cold page may block here */
+
 static ngx_int_t
 ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx)
 {
     ngx_int_t                 rc;
-    ngx_buf_t                *b;
+    ngx_buf_t                *b = &ctx->buf;
     ngx_chain_t               out;
-    ngx_pool_cleanup_t       *cln;
     ngx_http_request_t       *r = ctx->r;
-    ngx_pool_cleanup_file_t  *clnf;
-    struct gateway_answer    *ans = &ctx->ans;
-
-    static ngx_str_t  name = ngx_string("hubgate blob");
-
-    cln = ngx_pool_cleanup_add(r->pool, sizeof(ngx_pool_cleanup_file_t));
-    if (cln == NULL) {
-        (void) close(ans->fd);
-        return NGX_HTTP_INTERNAL_SERVER_ERROR;
-    }
-
-    cln->handler = ngx_pool_cleanup_file;
-    clnf = cln->data;
-    clnf->fd = ans->fd;
-    clnf->name = name.data;
-    clnf->log = r->pool->log;
 
     rc = ngx_http_send_header(r);
 
@@ -201,18 +185,12 @@ ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx)
         return rc;
     }
 
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_ERROR;
-    }
+    ctx->file.fd = ctx->ans.fd;
+    ctx->file.log = r->connection->log;
+    ngx_str_set(&ctx->file.name, "hubgate file");
 
     b->file = &ctx->file;
-    b->file->fd = ans->fd;
-    b->file->name = name;
-    b->file->log = r->connection->log;
-
-    b->file_pos = 0;
-    b->file_last = (off_t) ans->size;
+    b->file_last = (off_t) ctx->ans.size;
     b->in_file = 1;
     b->last_buf = 1;
     b->last_in_chain = 1;
@@ -224,10 +202,8 @@ ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
-/* a blob that is still filling */
-
 static ngx_int_t
-ngx_http_hubgate_send_part(ngx_http_hubgate_ctx_t *ctx)
+ngx_http_hubgate_send_file(ngx_http_hubgate_ctx_t *ctx)
 {
     ngx_http_request_t  *r = ctx->r;
 
@@ -236,19 +212,22 @@ ngx_http_hubgate_send_part(ngx_http_hubgate_ctx_t *ctx)
         r->main->count++;
     }
 
+    ctx->sending = 1;
     ctx->offset = ctx->ans.first;
 
     r->read_event_handler = ngx_http_test_reading;
-    r->write_event_handler = ngx_http_hubgate_part_write;
+    r->write_event_handler = ngx_http_hubgate_file_write;
 
-    ngx_http_hubgate_part_write(r);
+    ngx_http_hubgate_file_write(r);
 
     return NGX_DONE;
 }
 
 
+/* until a tick (more bytes of a fill) or the end of a job (a window was read) */
+
 static void
-ngx_http_hubgate_part_wait(ngx_http_hubgate_ctx_t *ctx)
+ngx_http_hubgate_file_wait(ngx_http_hubgate_ctx_t *ctx)
 {
     ngx_event_t  *wev = ctx->r->connection->write;
 
@@ -267,32 +246,41 @@ ngx_http_hubgate_part_wait(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
-/* the fill failed before anything was sent: the second one, or say why instead */
-
 static void
-ngx_http_hubgate_part_refuse(ngx_http_hubgate_ctx_t *ctx,
+ngx_http_hubgate_file_fail(ngx_http_hubgate_ctx_t *ctx,
     const struct gw_error *err)
 {
     ngx_int_t  rc;
 
-    if (gateway_part_again(ngx_http_hubgate_worker.gw, &ctx->req, err)) {
-        rc = ngx_http_hubgate_run(ctx);
+    if (!ctx->header_sent) {           /* the second fetch, or say why instead */
+        ctx->sending = 0;
 
-        if (rc != NGX_DONE) {
-            ngx_http_hubgate_finalize(ctx, rc);
+        if (gateway_file_again(ngx_http_hubgate_worker.gw, &ctx->req, err)) {
+            rc = ngx_http_hubgate_run(ctx);
+
+            if (rc != NGX_DONE) {
+                ngx_http_hubgate_finalize(ctx, rc);
+            }
+
+            return;
         }
 
+        gateway_file_refuse(ngx_http_hubgate_worker.gw, &ctx->req, &ctx->ans,
+                            err);
+
+        ngx_http_hubgate_finalize(ctx, ngx_http_hubgate_send(ctx));
         return;
     }
 
-    gateway_part_refuse(ngx_http_hubgate_worker.gw, &ctx->req, &ctx->ans, err);
+    ngx_log_error(NGX_LOG_WARN, ctx->r->connection->log, 0,
+                  "hubgate: the answer is cut: %s", err->text);
 
-    ngx_http_hubgate_finalize(ctx, ngx_http_hubgate_send(ctx));
+    ngx_http_hubgate_finalize(ctx, NGX_ERROR);
 }
 
 
 static ngx_int_t
-ngx_http_hubgate_part_header(ngx_http_hubgate_ctx_t *ctx)
+ngx_http_hubgate_file_header(ngx_http_hubgate_ctx_t *ctx)
 {
     ngx_http_request_t  *r = ctx->r;
 
@@ -308,22 +296,20 @@ ngx_http_hubgate_part_header(ngx_http_hubgate_ctx_t *ctx)
 }
 
 
+/* the buffer of the last window is free: nothing is buffered */
+
 static ngx_int_t
-ngx_http_hubgate_part_output(ngx_http_hubgate_ctx_t *ctx, int fd,
+ngx_http_hubgate_file_output(ngx_http_hubgate_ctx_t *ctx, int fd,
     uint64_t bytes)
 {
-    ngx_buf_t           *b;
-    ngx_chain_t          out;
-    ngx_http_request_t  *r = ctx->r;
-
-    b = ngx_calloc_buf(r->pool);
-    if (b == NULL) {
-        return NGX_ERROR;
-    }
+    ngx_buf_t    *b = &ctx->buf;
+    ngx_chain_t   out;
 
     ctx->file.fd = fd;
-    ctx->file.log = r->connection->log;
-    ngx_str_set(&ctx->file.name, "hubgate part");
+    ctx->file.log = ctx->r->connection->log;
+    ngx_str_set(&ctx->file.name, "hubgate file");
+
+    ngx_memzero(b, sizeof(*b));
 
     b->file = &ctx->file;
     b->file_pos = (off_t) ctx->offset;
@@ -341,18 +327,99 @@ ngx_http_hubgate_part_output(ngx_http_hubgate_ctx_t *ctx, int fd,
     out.buf = b;
     out.next = NULL;
 
-    return ngx_http_output_filter(r, &out);
+    return ngx_http_output_filter(ctx->r, &out);
+}
+
+
+static ngx_uint_t
+ngx_http_hubgate_file_buffered(ngx_http_hubgate_ctx_t *ctx)
+{
+    ngx_http_request_t  *r = ctx->r;
+
+    return ctx->header_sent
+           && (r->connection->buffered || r->buffered || r->postponed);
+}
+
+
+/* what nginx holds of the window goes on, unless it has left memory */
+
+static ngx_int_t
+ngx_http_hubgate_file_flush(ngx_http_hubgate_ctx_t *ctx)
+{
+    int               rc;
+    ngx_buf_t        *b = &ctx->buf;
+    struct gw_error   err;
+
+    if (b->in_file && b->file_pos < b->file_last) {
+        rc = gateway_file_warm(ngx_http_hubgate_worker.gw, &ctx->req,
+                               (uint64_t) b->file_pos, (uint64_t) b->file_last,
+                               &err);
+        if (rc == GW_AGAIN) {
+            ngx_http_hubgate_file_wait(ctx);
+            return NGX_DONE;
+        }
+
+        if (rc != GW_OK) {
+            ngx_http_hubgate_file_fail(ctx, &err);
+            return NGX_DONE;
+        }
+    }
+
+    if (ngx_http_output_filter(ctx->r, NULL) == NGX_ERROR) {
+        ngx_http_hubgate_finalize(ctx, NGX_ERROR);
+        return NGX_DONE;
+    }
+
+    return NGX_OK;
+}
+
+
+/* the next window, with the header before the first */
+
+static ngx_int_t
+ngx_http_hubgate_file_next(ngx_http_hubgate_ctx_t *ctx)
+{
+    int               fd;
+    uint64_t          avail;
+    ngx_int_t         rc;
+    struct gw_error   err;
+
+    if (gateway_file_want(ngx_http_hubgate_worker.gw, &ctx->req, ctx->offset,
+                          &avail, &fd, &err)
+        != GW_OK)
+    {
+        ngx_http_hubgate_file_fail(ctx, &err);
+        return NGX_DONE;
+    }
+
+    if (avail == 0) {
+        ngx_http_hubgate_file_wait(ctx);
+        return NGX_DONE;
+    }
+
+    if (!ctx->header_sent) {
+        rc = ngx_http_hubgate_file_header(ctx);
+
+        if (rc == NGX_ERROR || rc > NGX_OK || ctx->r->header_only) {
+            ngx_http_hubgate_finalize(ctx, rc);
+            return NGX_DONE;
+        }
+    }
+
+    if (ngx_http_hubgate_file_output(ctx, fd, avail) == NGX_ERROR) {
+        ngx_http_hubgate_finalize(ctx, NGX_ERROR);
+        return NGX_DONE;
+    }
+
+    return NGX_OK;
 }
 
 
 void
-ngx_http_hubgate_part_write(ngx_http_request_t *r)
+ngx_http_hubgate_file_write(ngx_http_request_t *r)
 {
-    int                        fd;
-    uint64_t                   avail;
     ngx_int_t                  rc;
     ngx_event_t               *wev;
-    struct gw_error            err;
     ngx_connection_t          *c;
     ngx_http_hubgate_ctx_t    *ctx;
     ngx_http_core_loc_conf_t  *clcf;
@@ -387,71 +454,23 @@ ngx_http_hubgate_part_write(ngx_http_request_t *r)
         return;
     }
 
-    if (ctx->header_sent && (c->buffered || r->buffered || r->postponed)) {
-        rc = ngx_http_output_filter(r, NULL);
+    if (ngx_http_hubgate_file_buffered(ctx)) {
+        rc = ngx_http_hubgate_file_flush(ctx);
 
-        if (rc == NGX_ERROR) {
-            ngx_http_hubgate_finalize(ctx, NGX_ERROR);
-            return;
-        }
+    } else if (ctx->offset != ctx->ans.end) {
+        rc = ngx_http_hubgate_file_next(ctx);
+
+    } else {
+        rc = NGX_OK;
     }
 
-    if (ctx->offset == ctx->ans.end) {
-        ngx_http_hubgate_finalize(ctx, NGX_OK);  /* waits for what is buffered */
+    if (rc != NGX_OK) {
         return;
     }
 
-    if (!(ctx->header_sent && (c->buffered || r->buffered))) {
+    if (ngx_http_hubgate_file_buffered(ctx) || wev->delayed) {
 
-        if (gateway_part_want(ngx_http_hubgate_worker.gw, &ctx->req,
-                              ctx->offset, &avail, &fd, &err)
-            != GW_OK)
-        {
-            if (!ctx->header_sent) {
-                ngx_http_hubgate_part_refuse(ctx, &err);
-                return;
-            }
-
-            ngx_log_error(NGX_LOG_WARN, c->log, 0,
-                          "hubgate: the answer is cut: %s", err.text);
-            ngx_http_hubgate_finalize(ctx, NGX_ERROR);
-            return;
-        }
-
-        if (avail == 0) {
-            ngx_http_hubgate_part_wait(ctx);
-            return;
-        }
-
-        if (!ctx->header_sent) {
-            rc = ngx_http_hubgate_part_header(ctx);
-
-            if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-                ngx_http_hubgate_finalize(ctx, rc);
-                return;
-            }
-        }
-
-        if (avail > NGX_HTTP_HUBGATE_PASS) {
-            avail = NGX_HTTP_HUBGATE_PASS;
-        }
-
-        rc = ngx_http_hubgate_part_output(ctx, fd, avail);
-
-        if (rc == NGX_ERROR) {
-            ngx_http_hubgate_finalize(ctx, NGX_ERROR);
-            return;
-        }
-
-        if (ctx->offset == ctx->ans.end) {
-            ngx_http_hubgate_finalize(ctx, rc);
-            return;
-        }
-    }
-
-    if (c->buffered || r->buffered || wev->delayed) {
-
-        if (!wev->delayed && !wev->timer_set) {
+        if (!wev->delayed) {           /* from now: something was taken */
             ngx_add_timer(wev, clcf->send_timeout);
         }
 
@@ -464,6 +483,11 @@ ngx_http_hubgate_part_write(ngx_http_request_t *r)
 
     if (wev->timer_set) {
         ngx_del_timer(wev);
+    }
+
+    if (ctx->offset == ctx->ans.end) {
+        ngx_http_hubgate_finalize(ctx, NGX_OK);
+        return;
     }
 
     /*

@@ -159,6 +159,40 @@ static int use_arena(void *ctx)
     return ok ? GW_OK : GW_NO_MEMORY;
 }
 
+/* Back to a mark: what came after is gone, what was before stays, what is handed out is zeroed. */
+static void test_mark(void **state)
+{
+    struct gw_arena a;
+    struct gw_arena_mark empty, half;
+    char *kept, *again;
+
+    gw_arena_init(&a, 1 << 20);
+    gw_arena_keep_secret(&a);
+    empty = gw_arena_mark(&a);
+    kept = gw_arena_alloc(&a, 100);
+    memset(kept, 'k', 100);
+    assert_non_null(gw_arena_alloc(&a, 3000)); /* behind the first chunk */
+    half = gw_arena_mark(&a);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 50; i++) {
+            again = gw_arena_alloc(&a, i % 7 == 0 ? 9000 : 300);
+            assert_non_null(again);
+            for (int k = 0; k < 300; k++) {
+                assert_int_equal(again[k], 0);
+            }
+            memset(again, 'x', 300);
+        }
+        gw_arena_rewind(&a, half);
+        assert_int_equal(a.used, half.used);
+        assert_int_equal(kept[0] + kept[99], 2 * 'k');
+    }
+    gw_arena_rewind(&a, empty);
+    assert_null(a.chunks);
+    assert_int_equal(a.used, 0);
+    assert_non_null(gw_arena_alloc(&a, 10));
+    gw_arena_release(&a);
+}
+
 static void test_without_memory(void **state)
 {
     with_failing_alloc(use_arena, NULL, 2);
@@ -173,6 +207,7 @@ int main(void)
         cmocka_unit_test(test_ceiling),
         cmocka_unit_test(test_zeroed_memory),
         cmocka_unit_test(test_copies),
+        cmocka_unit_test(test_mark),
         cmocka_unit_test(test_without_memory),
     };
 

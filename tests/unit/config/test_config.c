@@ -112,6 +112,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->limits.jobs[2], 16);
     assert_int_equal(c->limits.jobs[3], 8);
     assert_int_equal(c->limits.jobs[4], 8);
+    assert_int_equal(c->limits.jobs[5], 8);
     config_free(c);
     config_free(NULL);
 }

@@ -302,9 +302,6 @@ static inline int asker_step(struct world *w, struct asker *a)
 static inline void asker_end(struct world *w, struct asker *a)
 {
     gateway_end(w->gw, &a->req, a->ans.status, a->ans.size, true);
-    if (a->ans.fd >= 0 && a->ans.kind == GATEWAY_BLOB) {
-        close(a->ans.fd);
-    }
 }
 
 /* Steps until there is an answer, running what is asked for. */
