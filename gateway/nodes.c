@@ -86,6 +86,20 @@ static size_t names_of(const struct gateway_job *job, struct gw_arena *a,
 
 /* ---- ask ---- */
 
+/* Did it come another way since it was wanted? (The tree of a commit brings entries too.) To Redis
+ * that looks as if nobody had anything newer. */
+static bool is_here(struct gateway_job *job, const struct cache_share_name *names, size_t n)
+{
+    int64_t wanted_ms = gw_wall_ms() - (gw_mono_ms() - job->ahead_of->flight.since_ms);
+    struct cache_record rec;
+
+    for (size_t i = 0; i < n; i++)
+        if (cache_get(job->gw->cache, names[i].kind, names[i].name, &job->arena, &rec) == GW_OK &&
+            (names[i].kind == CACHE_FILE || rec.checked_ms > wanted_ms))
+            return true;
+    return false;
+}
+
 static int look(struct gateway_job *job, const struct cache_share_name *names, size_t n)
 {
     const struct gateway_job *ahead = job->ahead_of;
@@ -109,7 +123,9 @@ static int look(struct gateway_job *job, const struct cache_share_name *names, s
     for (size_t i = 0; rc == GW_OK && i < n; i++)
         if (found[i]) /* the others are asked for anew, without it */
             return GW_OK;
-    return rc == GW_OK ? gw_fail(err, GW_NOT_FOUND, 0, "no node has it") : rc;
+    if (rc == GW_OK && !is_here(job, names, n))
+        rc = gw_fail(err, GW_NOT_FOUND, 0, "no node has it");
+    return rc;
 }
 
 /* Of job->ahead_of, which does not change meanwhile. GW_OK: the index has something new;

@@ -197,6 +197,29 @@ static void test_the_other_waits(void **state)
     world_release(&b);
 }
 
+/* The tree of the commit brings an entry while another node is asked for it: no call. */
+static void test_it_comes_another_way(void **state)
+{
+    static const char key[] = "paths\nmodel\no\nm\n" COMMIT "\nhash";
+    static const char name[] = "model\no\nm\n" COMMIT "\nconfig.json";
+    struct gw_want want = {
+        .peer = GW_PEER_UPSTREAM, .key = gw_str_c(key), .arg = GW_STR("config.json")};
+    struct asker one;
+    struct world a, b;
+
+    (void)state;
+    two_nodes(&a, &b);
+    begin(&a, &one);
+    assert_int_equal(fact_need(a.gw, &one.req, &want, NULL, &a.err), GW_AGAIN);
+    world_put(&a, CACHE_FILE, gw_str_c(name), 0, GW_OK, 0, GW_STR("entry"));
+    run_redis(&a, "ask");
+    assert_int_equal(one.woken, 1);
+    assert_int_equal(a.n_posted, 0);
+    asker_end(&a, &one);
+    world_release(&a);
+    world_release(&b);
+}
+
 /* It failed: its lease is gone with it, the other one calls. It never comes back: not for ever. */
 static void test_the_one_fails(void **state)
 {
@@ -302,11 +325,9 @@ static void test_told(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_one_brings_the_other_takes),
-        cmocka_unit_test(test_the_other_waits),
-        cmocka_unit_test(test_the_one_fails),
-        cmocka_unit_test(test_what_is_not_shared),
-        cmocka_unit_test(test_told),
+        cmocka_unit_test(test_one_brings_the_other_takes), cmocka_unit_test(test_the_other_waits),
+        cmocka_unit_test(test_it_comes_another_way),       cmocka_unit_test(test_the_one_fails),
+        cmocka_unit_test(test_what_is_not_shared),         cmocka_unit_test(test_told),
     };
 
     return cmocka_run_group_tests(tests, start, stop);
