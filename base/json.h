@@ -67,8 +67,8 @@ struct gw_json_reader;
 struct gw_json_reader *gw_json_reader_new(size_t max_token, gw_json_on_event on, void *ctx);
 /* Strict RFC 8259, split anywhere; the one mercy: an escaped surrogate without its other half
  * becomes U+FFFD.
- * @return GW_OK; GW_INVALID; GW_TOO_LARGE (token, depth); what the callback returned. After a
- * failure: only free. */
+ * @return GW_OK; GW_INVALID; GW_TOO_LARGE (token, depth, 64 KiB of white space in a row); what
+ * the callback returned. After a failure: only free. */
 int gw_json_reader_feed(struct gw_json_reader *r, struct gw_str bytes,
                         struct gw_error *err) GW_MUST_CHECK;
 /* No more bytes come. GW_INVALID: the document is not finished. */

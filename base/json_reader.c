@@ -51,6 +51,9 @@ static const struct literal literals[] = {
     {"null", GW_JSON_NULL},
 };
 
+/* Nobody sends so much of it in a row; without a limit what never ends looks like a document. */
+#define SPACE_MAX (64u << 10)
+
 struct gw_json_reader {
     gw_json_on_event on;
     void *ctx;
@@ -68,6 +71,7 @@ struct gw_json_reader {
     const struct literal *literal;
     size_t literal_n;
 
+    size_t space; /* white space in a row */
     size_t token_n, token_max;
     char token[];
 };
@@ -558,10 +562,14 @@ static int read_structure(struct gw_json_reader *r, struct chunk *c)
 {
     while (c->p != c->end && (*c->p == ' ' || *c->p == '\n' || *c->p == '\r' || *c->p == '\t')) {
         c->p++;
+        if (++r->space > SPACE_MAX) {
+            return fail(r, c, GW_TOO_LARGE, "white space without end");
+        }
     }
     if (c->p == c->end) {
         return GW_OK;
     }
+    r->space = 0;
     switch (r->state) {
     case VALUE:
         return begin_value(r, c);

@@ -24,6 +24,7 @@
 #define DISCARD_MAX                                                                                \
     (64u << 10) /* of the body of a refusal or a redirect; past it the connection is not worth     \
                    keeping */
+#define BODY_MAX (512u << 20) /* of one document; a million files are half of it */
 #define CONNECT_MS 5000
 #define STALL_MS 30000
 #define STALL_BYTES_PER_S 256L
@@ -470,7 +471,7 @@ struct exchange { /* one hop */
     int (*sink)(void *ctx, struct gw_str bytes);
     void *ctx;
     bool own, in_body;
-    size_t header_bytes, discarded;
+    size_t header_bytes, body_bytes, discarded;
     enum gw_status refused; /* why a callback ended the transfer; GW_OK: none did */
     const char *why;
     bool enough; /* the rest of a body that nobody wants */
@@ -621,6 +622,10 @@ static size_t on_body(char *p, size_t size, size_t count, void *ctx)
     x->in_body = true;
     atomic_fetch_add(&x->c->shared->counters.upstream_bytes, n);
     if (x->reply->status >= 200 && x->reply->status < 300 && x->sink != NULL) {
+        x->body_bytes += n;
+        if (x->body_bytes > BODY_MAX) {
+            return refuse(x, GW_TOO_LARGE, "sends more than 512 MiB for one document");
+        }
         rc = x->sink(x->ctx, (struct gw_str){p, n});
         return rc == GW_OK ? n : refuse(x, (enum gw_status)rc, NULL);
     }
@@ -780,7 +785,7 @@ static int follow(struct cache *c, const struct cache_call *call, struct gw_buf 
     gw_buf_init(&next, CACHE_HEADERS_MAX * 4);
     for (unsigned hop = 0;; hop++) {
         x->own = cache_upstream_own(c, url->p);
-        x->header_bytes = x->discarded = 0;
+        x->header_bytes = x->body_bytes = x->discarded = 0;
         x->enough = x->in_body = false;
         if (x->own) {
             rc = target_of(c, url->p, x->arena, &reply->final_target);

@@ -11,6 +11,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -27,6 +28,7 @@ from tests.lab.world import World  # noqa: E402
 
 LIVE: list[World] = []           # worlds that outlive one test
 KEPT_LOGS = ROOT / "build" / "e2e-logs"
+COUNTS: Counter[str] = Counter()    # what tests count, printed at the end: COUNTS["upstream faults: scenarios"] += 1
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -39,6 +41,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 def pytest_sessionstart() -> None:
     shutil.rmtree(KEPT_LOGS, ignore_errors=True)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    for what, count in sorted(COUNTS.items()):
+        terminalreporter.write_line(f"{what}: {count}")
 
 
 def open_folder(prefix: str) -> Path:

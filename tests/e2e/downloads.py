@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from tests.lab import procs
 from tests.lab.hubctl import HubControl
+from tests.lab.repos import made_up
 from tests.lab.world import World
 
 MIB = 1 << 20
@@ -21,11 +22,11 @@ GRANULE = MIB
 SERIAL = itertools.count(1)
 
 
-def fresh(hub: HubControl, size: int, name: str = "model.bin") -> dict[str, Any]:
+def fresh(hub: HubControl, size: int, name: str = "model.bin", lfs: bool = True) -> dict[str, Any]:
     """A repository of its own with one large file whose bytes nobody else has; what is true of it, and `target`."""
     seed = int.from_bytes(os.urandom(6), "big")
     repo = f"fresh/r{next(SERIAL)}-{seed:x}"
-    sha = hub.add(repo, {"config.json": f'{{"seed": {seed}}}\n', name: {"size": size, "seed": seed, "lfs": True}})
+    sha = hub.add(repo, {"config.json": f'{{"seed": {seed}}}\n', name: {"size": size, "seed": seed, "lfs": lfs}})
     facts = hub.file(repo, name)
     atexit.register(forget, facts)
     return {**facts, "repo": repo, "seed": seed, "commit": sha, "target": f"/{repo}/resolve/{sha}/{name}", "main": f"/{repo}/resolve/main/{name}"}
@@ -46,6 +47,8 @@ def sha256(data: bytes) -> str:
 
 
 def slice_of(facts: dict[str, Any], first: int, end: int) -> bytes:
+    if not facts.get("path"):                             # a small one is in the Hub's memory
+        return b"".join(made_up(facts["size"], facts["seed"]))[first:end]
     with open(facts["path"], "rb") as file:
         file.seek(first)
         return file.read(end - first)

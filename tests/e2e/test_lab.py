@@ -122,12 +122,13 @@ def cdn_target(hub: HubProcess) -> str:
 @pytest.mark.parametrize("fault, what", [
     ({"cut_after": 1000}, "18"), ({"cut_after": 1000, "reset": True}, "56"), ({"wrong_length": 7}, "18"), ({"hang": "body"}, "28"),
     ({"hang": "headers"}, "28"), ({"hang": "before"}, "28"), ({"status": 503, "retry_after": 3}, "503"), ({"header_bytes": 1_000_000}, "56"),
-    ({"redirect_to": "{path}"}, "302"), ({}, "200")])
+    ({"redirect_to": "{path}"}, "302"), ({"header_bytes_per_s": 20}, "28"), ({"endless": "x"}, "28"), ({"raw": ""}, "52"),
+    ({"raw": "SSH-2.0-x\r\n"}, "1"), ({}, "200")])
 def test_faults_seen_by_curl(hub: HubProcess, fault: dict, what: str) -> None:
     target = cdn_target(hub)
     if fault:
         hub.fault("xet-bridge", **fault)
-    done = subprocess.run(["curl", "-q", "-s", "--noproxy", "*", "-m", "2", "-o", "/dev/null", "-w", "%{http_code}", hub.cdn_url + target],
+    done = subprocess.run(["curl", "-q", "-s", "--noproxy", "*", "-m", "2", "--limit-rate", "100M", "-o", "/dev/null", "-w", "%{http_code}", hub.cdn_url + target],
                           capture_output=True, text=True)
     assert what == (str(done.returncode) if done.returncode else done.stdout)
 

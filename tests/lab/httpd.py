@@ -7,6 +7,7 @@ application only ever says the right thing.
 from __future__ import annotations
 
 import base64
+import gzip
 import itertools
 import json
 import os
@@ -133,9 +134,14 @@ class Fault:
     redirect_to: str | None = None        # 302 to this; {target}, {path} and {n} (count) are filled in
     ignore_range: bool = False            # 200 and everything
     headers: dict[str, str | None] = field(default_factory=dict)    # set, or (null) left out, in whatever is answered
+    also: dict[str, str] = field(default_factory=dict)              # header lines besides those of the same name
     header_bytes: int = 0                 # so many bytes of further headers
+    header_bytes_per_s: int = 0           # the head comes at this rate
     body: str | None = None               # this body in place of the true one
     body_base64: str | None = None        # ... when it is no text
+    gzip: bool = False                    # the body compressed, and saying so
+    endless: str | None = None            # behind `body` this again and again, without a Content-Length, until the client goes (1 GiB at most)
+    raw: str | None = None                # these bytes (latin-1) in place of a whole answer, then the connection is closed
     id: int = 0
     seen: int = 0
     applied: int = 0
@@ -389,6 +395,9 @@ class Connection:
         spoil(request, answer, fault)
         record = self.listener.stats.begin(request, answer.route, answer.status)
         try:
+            if fault.raw is not None:
+                self.sock.sendall(fault.raw.encode("latin-1"))
+                return False
             keep = self._send(request, answer, faults, record)
         finally:
             record["done"] = True            # also when the client has gone
@@ -400,16 +409,23 @@ class Connection:
         length = answer.length if blob else len(answer.body)
         bare = request.method == "HEAD" or answer.status in (204, 304)
         headers = [("Date", formatdate(usegmt=True)), *answer.headers]
-        if answer.status not in (204, 304) and not any(name.lower() == "content-length" for name, _ in headers):
+        if answer.status not in (204, 304) and fault.endless is None and not any(name.lower() == "content-length" for name, _ in headers):
             headers.append(("Content-Length", str(max(0, length + fault.wrong_length))))
         for number in range(fault.header_bytes // 1000):
             headers.append((f"X-Padding-{number}", "p" * 984))
+        headers += fault.also.items()
         head = f"HTTP/1.1 {answer.status} {REASONS.get(answer.status, 'Unknown')}\r\n" + \
             "".join(f"{name}: {value}\r\n" for name, value in headers) + "\r\n"
         data = head.encode("utf-8", "surrogateescape")
         if fault.hang == "headers":
             self.sock.sendall(data[:len(data) // 2])
             self._hang(faults)
+        if fault.header_bytes_per_s:
+            self._paced(data, fault.header_bytes_per_s, None, False)
+            data = b""
+        if fault.endless is not None and not bare:
+            self._endless(data + (fault.body or "").encode(), fault.endless.encode(), record)
+            return False
         end = length + min(0, fault.wrong_length)
         stop = end if fault.cut_after is None else min(end, fault.cut_after)
         if fault.hang == "body" and fault.cut_after is None:
@@ -478,6 +494,14 @@ class Connection:
                 self.listener.stats.sent(record, len(piece), content)
             self._wait_until(began + sent / rate)
 
+    def _endless(self, head: bytes, piece: bytes, record: dict | None) -> None:
+        self.sock.sendall(head)
+        piece *= max(1, (64 << 10) // len(piece))
+        for _ in range((1 << 30) // len(piece)):
+            self.sock.sendall(piece)
+            if record:
+                self.listener.stats.sent(record, len(piece), False)
+
     def _wait_until(self, when: float) -> None:
         rest = when - time.monotonic()
         if rest > 0 and self.listener.stopping.wait(rest):
@@ -509,7 +533,7 @@ def merged(faults: list[Fault]) -> Fault:
         for key, default in vars(NO_FAULT).items():
             value = getattr(fault, key)
             if not key.startswith("_") and key not in ("id", "seen", "applied", "released", "match") and value != default:
-                setattr(out, key, {**out.headers, **value} if key == "headers" else value)
+                setattr(out, key, {**getattr(out, key), **value} if isinstance(value, dict) else value)
         out.applied = max(out.applied, fault.applied)
     return out
 
@@ -537,6 +561,10 @@ def spoil(request: Request, answer: Answer, fault: Fault) -> None:
         answer.body, answer.blob = fault.body.encode(), None
     if fault.body_base64 is not None:
         answer.body, answer.blob = base64.b64decode(fault.body_base64), None
+    if fault.gzip:
+        body = answer.body if answer.blob is None else answer.blob.read()[answer.start:answer.start + answer.length]
+        answer.body, answer.blob = gzip.compress(body, 1), None
+        answer.set("Content-Encoding", "gzip")
     for name, value in fault.headers.items():
         answer.set(name, value)
 

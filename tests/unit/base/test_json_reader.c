@@ -232,6 +232,27 @@ static void test_ceilings(void **state)
     assert_null(gw_json_reader_new(SIZE_MAX, on_event, &out));
 }
 
+static void test_white_space_has_a_ceiling(void **state)
+{
+    struct gw_error e;
+    struct gw_buf out, text;
+
+    gw_buf_init(&out, 1000);
+    gw_buf_init(&text, 1 << 20);
+    for (int more = 0; more < 2; more++) {
+        gw_buf_reset(&text);
+        gw_buf_add_char(&text, '[');
+        for (int i = 0; i < (64 << 10) + more; i++) {
+            gw_buf_add_char(&text, "\n \t\r"[i % 4]);
+        }
+        gw_buf_add_c(&text, "1\n,\n2]\n");
+        assert_int_equal(read_in_pieces(gw_buf_str(&text), 1000, 10, &out, &e),
+                         more ? GW_TOO_LARGE : GW_OK);
+    }
+    gw_buf_release(&text);
+    gw_buf_release(&out);
+}
+
 static void test_callback_stops(void **state)
 {
     static const char *const rows[] = {"[\"a\",\"stop\",\"b\"]", "{\"stop\":1}", "\"stop\""};
@@ -275,11 +296,9 @@ static void test_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_events),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_ceilings),
-        cmocka_unit_test(test_callback_stops),
-        cmocka_unit_test(test_message_has_the_place),
+        cmocka_unit_test(test_events),         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_ceilings),       cmocka_unit_test(test_white_space_has_a_ceiling),
+        cmocka_unit_test(test_callback_stops), cmocka_unit_test(test_message_has_the_place),
         cmocka_unit_test(test_without_memory),
     };
 
