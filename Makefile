@@ -109,7 +109,7 @@ asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's so
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:disable_coredump=1:detect_stack_use_after_return=1 \
 	UBSAN_OPTIONS=print_stacktrace=1 BUILD="$(BUILD)" tests/run-e2e
 TSAN := build-tsan
-TSAN_TESTS := $(patsubst %,$(TSAN)/unit/cache/test_%,fill blob map index upstream shared share budget)
+TSAN_TESTS := $(patsubst %,$(TSAN)/unit/cache/test_%,fill peer blob map index upstream shared share budget)
 tsan: ## what threads of the cache share, under ThreadSanitizer
 	@$(MAKE) --no-print-directory -s CC=gcc BUILD=$(TSAN) OPT=-O1 SANITIZE=-fsanitize=thread $(TSAN_TESTS)
 	@tests/run-unit $(TSAN_TESTS)

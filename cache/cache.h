@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 6u
+#define CACHE_SHARED_VERSION 7u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -60,6 +60,7 @@ struct cache_counters {
     _Atomic uint64_t upstream_calls, upstream_failures, upstream_bytes;
     /* names and blobs; values that are wrong (also misses); calls that no server answered */
     _Atomic uint64_t share_hits, share_misses, share_rejected, share_errors;
+    _Atomic uint64_t node_bytes; /* of large files, from other nodes */
 };
 /* What upstream allows (limit.c): one gateway is one account, its budget is the whole company's. */
 enum cache_limit_kind {
@@ -312,6 +313,17 @@ int cache_lease_take(struct cache *c, struct gw_str name, uint64_t mine, int64_t
 /* Gives it back if it is still ours. */
 int cache_lease_drop(struct cache *c, struct gw_str name, uint64_t mine, int64_t deadline_ms,
                      struct gw_error *err) GW_MUST_CHECK;
+/* Job, peer REDIS, named by cache_tick: asks for the lease of a fill, renews it, gives it back.
+ * deadline_ms 0, any thread: Redis is known not to answer, do not ask. @return GW_OK, also when
+ * another node has it; as cache_lease_take */
+int cache_lease_job(struct cache *c, struct gw_str key, int64_t deadline_ms, struct gw_error *err);
+/* What a node shows another one that has a blob, or fetches it: "/-/blob/<digest>", by a MAC under
+ * the cluster key of method, digest and time. */
+#define CACHE_NODE_CREDENTIAL_MAX 112u
+/* Any thread. Was this Authorization made with our cluster key for that method and digest, within a
+ * minute of now_s (wall)? false without a key. */
+bool cache_node_credential_ok(const struct cache *c, struct gw_str method, struct gw_str digest,
+                              struct gw_str value, int64_t now_s);
 /* The revocation stream: tells all nodes that a record of data/ changed (CACHE_TOKEN,
  * CACHE_SUBJECT, CACHE_REF of a private repo). */
 int cache_share_tell(struct cache *c, enum cache_kind kind, struct gw_str name, int64_t deadline_ms,
@@ -369,6 +381,10 @@ struct cache_source {
  * now, open the blob; GW_IO; GW_NO_MEMORY */
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
                       uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+/* The same for another node, which proves what it gets: nothing is held back, and only what it asks
+ * for is fetched because of it. *size: out */
+int cache_reader_open_node(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                           uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
 /* Job. Makes part and map (space is checked first); what is fetched is what readers want, or all.
  * Somebody else's live one is GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT
  * (twice wrong within the hour); GW_UNAVAILABLE (being fetched with another size) */
@@ -395,8 +411,8 @@ int cache_reader_fd(const struct cache_reader *r); /* borrowed, for sendfile(2) 
 void cache_reader_close(struct cache_reader *r);
 
 /* Loop, after a wake and on each tick: re-arms the eventfd and names the next job that a fill of
- * this worker needs (a hash step, publishing); fills of dead owners are adopted by the fetcher and
- * by readers that wait. want->key is good until that job ends. @return GW_OK: run
+ * this worker needs (a hash step, publishing, its lease); fills of dead owners are adopted by the
+ * fetcher and by readers that wait. want->key is good until that job ends. @return GW_OK: run
  * cache_fill_job with want->key in a DISK job, call again; GW_NOT_FOUND: nothing to do. Until that
  * job ended its key is not given out again. */
 int cache_tick(struct cache *c, struct gw_want *want);

@@ -10,7 +10,7 @@
  *   limit.c     what upstream allows: rate limits
  *   blob.c      whole blobs: open, fetch small, put, take
  *   pages.c     what is in memory
- *   fill.c      and what it uses (map, part, fetcher, transfer, reader): large blobs
+ *   fill.c      large blobs, and what it uses: map, part, fetcher, transfer, reader, peer
  *   share*.c    other nodes (share_internal.h)
  *
  * Handles of libcurl and LMDB are void pointers here: their headers stay in the one .c file that
@@ -145,6 +145,10 @@ struct cache_transfer {
 int cache_upstream_setup(struct cache *c, void *easy, const char *url, const char *const *extra,
                          size_t n_extra, int64_t deadline_ms, struct cache_transfer *t,
                          struct gw_error *err) GW_MUST_CHECK;
+/* The same for a request to another node of the cluster: its CA, no proxy, no Via, no token but
+ * this header line. It never waits. */
+int cache_upstream_setup_node(struct cache *c, void *easy, const char *url, const char *credential,
+                              struct cache_transfer *t, struct gw_error *err) GW_MUST_CHECK;
 void cache_transfer_release(struct cache_transfer *t);
 /**
  * Where a Location leads. Own origin: yes. Another one: https (or http, if the upstream itself is

@@ -9,7 +9,9 @@
  * somebody waits for gets one of its own, and ends the one that had it before it, unless that one
  * comes by as soon. Shares are planned here only; the map knows what is there, what is under way,
  * and what is wanted. All but the first transfer go where the first was redirected to; when that
- * place refuses, the Hub is asked again. What a transfer does with its answer is transfer.c.
+ * place refuses, the Hub is asked again. A fill that another node of the cluster fetches comes from
+ * there (peer.c says which): in order and by one transfer, besides what somebody waits for, because
+ * that node has the same to give to its own. What a transfer does with its answer is transfer.c.
  */
 #include "cache/fetcher_internal.h"
 
@@ -158,6 +160,15 @@ static void fail_transfer(struct transfer *t, enum fill_failure kind, int sys, i
     bool refused =
         t->short_cut && kind == FILL_STATUS && sys >= 400 && sys < 500 && sys != 408 && sys != 429;
 
+    if (t->node && kind != FILL_DISK && kind != FILL_MEMORY) {
+        bool moved = t->pos > t->start;
+
+        end_transfer(t, true);
+        lease_source_failed(f, kind, sys, moved);
+        f->not_before_ms = gw_mono_ms() + f->table->retry_ms / 4; /* not in a circle without end */
+        f->due_ms = 0;
+        return;
+    }
     if (kind == FILL_NETWORK || (kind == FILL_STATUS && (sys == 408 || sys == 429 || sys >= 500))) {
         atomic_fetch_add(&f->table->cache->shared->counters.upstream_failures, 1);
     }
@@ -172,7 +183,8 @@ static void fail_transfer(struct transfer *t, enum fill_failure kind, int sys, i
 static void hop(struct transfer *t)
 {
     struct cache *c = t->fill->table->cache;
-    char range[64];
+    char range[64], credential[32 + CACHE_NODE_CREDENTIAL_MAX] = "Authorization: ";
+    size_t n = strlen(credential);
     struct gw_error err = {0};
     int rc;
 
@@ -180,12 +192,18 @@ static void hop(struct transfer *t)
     cache_transfer_release(&t->extra);
     memset(&t->extra, 0, sizeof(t->extra));
     t->again_ms = 0;
-    if (cache_upstream_may_ask(c, t->url.p, NULL) != GW_OK) { /* as if it had said so again */
+    if (t->node) {
+        cache_node_credential(c, GW_STR("GET"), fill_digest(t->fill), gw_wall_ms() / 1000,
+                              credential + n);
+        rc = cache_upstream_setup_node(c, t->easy, t->url.p, credential, &t->extra, &err);
+    } else if (cache_upstream_may_ask(c, t->url.p, NULL) != GW_OK) {
+        /* as if it had said so again */
         fail_transfer(t, FILL_STATUS, 429, 1,
                       cache_limit_wait_ms(c->shared, CACHE_LIMIT_RESOLVERS));
         return;
+    } else {
+        rc = cache_upstream_setup(c, t->easy, t->url.p, NULL, 0, 0, &t->extra, &err);
     }
-    rc = cache_upstream_setup(c, t->easy, t->url.p, NULL, 0, 0, &t->extra, &err);
     if (rc == GW_AGAIN && gw_mono_ms() - t->begun_ms < RESOLVED_MS) {
         t->again_ms = gw_mono_ms() + RESOLVE_MS;
         return;
@@ -206,7 +224,7 @@ static void hop(struct transfer *t)
     transfer_reset_answer(&t->answer);
     t->answer.header_bytes = 0;
     t->ignored = 0;
-    t->own = cache_upstream_own(c, t->url.p);
+    t->own = !t->node && cache_upstream_own(c, t->url.p);
     curl_easy_setopt(t->easy, CURLOPT_RANGE, range);
     curl_easy_setopt(t->easy, CURLOPT_BUFFERSIZE, (long)BUFFER_BYTES);
     curl_easy_setopt(t->easy, CURLOPT_HEADERFUNCTION, transfer_on_header);
@@ -219,7 +237,7 @@ static void hop(struct transfer *t)
         return;
     }
     t->added = true;
-    atomic_fetch_add(&c->shared->counters.upstream_calls, 1);
+    atomic_fetch_add(&c->shared->counters.upstream_calls, t->node ? 0 : 1);
 }
 
 static void follow(struct transfer *t)
@@ -268,10 +286,12 @@ static void finish(struct transfer *t, CURLcode code)
     }
     if (status >= 300 || (status != 200 && status != 206 && status != 0)) {
         if (cache_is_redirect(status)) {
-            enum fill_failure bad = transfer_check_identity(t);
+            enum fill_failure bad = t->node ? 0 : transfer_check_identity(t);
 
             if (bad != 0) {
                 fail_transfer(t, bad, 0, (int)TRIES, 0);
+            } else if (t->node) {
+                fail_transfer(t, FILL_REDIRECT, 0, (int)TRIES, 0);
             } else {
                 follow(t);
             }
@@ -317,7 +337,8 @@ static uint64_t share_end(const struct fetcher *x, const struct fill *f, uint64_
 {
     const struct map *m = &f->map;
     uint64_t most = (uint64_t)x->table->transfers * SHARE_MAX, n = 1, share;
-    bool all = atomic_load(&m->live->all) != 0, alone = f->no_ranges || x->table->transfers == 1;
+    bool all = atomic_load(&m->live->all) != 0,
+         alone = f->no_ranges || f->node != NULL || x->table->transfers == 1;
 
     while (g + n < m->granules && (n < most || alone)) {
         uint8_t now = atomic_load(&m->granule[g + n]);
@@ -405,7 +426,11 @@ static void start(struct fetcher *x, struct fill *f, uint64_t g, bool demanded)
     if (f->url != NULL && t->begun_ms - f->url_ms > URL_MS) {
         transfer_forget_url(f);
     }
-    if (f->url != NULL) { /* the Hub is asked once per file, not once per share: it counts */
+    if (f->node != NULL) {
+        t->node = true;
+        gw_buf_addf(&t->url, "%s/-/blob/%s", f->node, f->digest);
+        rc = gw_buf_ok(&t->url, NULL);
+    } else if (f->url != NULL) { /* the Hub is asked once per file, not once per share: it counts */
         t->short_cut = true;
         gw_buf_add(&t->url, gw_str_c(f->url));
         rc = t->url.failed ? GW_NO_MEMORY : GW_OK;
@@ -510,7 +535,7 @@ static void hurry(struct fetcher *x, struct fill *f, int64_t now)
             slow = t;
         }
     }
-    if (slow != NULL && !f->no_ranges && now - f->hurried_ms >= HURRY_MS) {
+    if (slow != NULL && !f->no_ranges && f->node == NULL && now - f->hurried_ms >= HURRY_MS) {
         f->hurried_ms = now;
         f->best /= 2;
         end_transfer(slow, true);
@@ -551,7 +576,7 @@ static struct fill *neediest(const struct fetcher *x, int64_t now)
     struct fill *best = NULL;
 
     for (struct fill *f = x->active; f != NULL; f = f->active_next) {
-        unsigned most = f->no_ranges ? 1 : x->table->transfers;
+        unsigned most = f->no_ranges || f->node != NULL ? 1 : x->table->transfers;
 
         if (!f->served && f->not_before_ms <= now && f->n_transfers < most && known(x, f, now) &&
             (best == NULL || f->n_transfers < best->n_transfers ||
@@ -587,6 +612,30 @@ static void deactivate(struct fetcher *x, struct fill *f)
     fill_unref(f);
 }
 
+/* Whom the next transfers ask. What is on its way from somebody else ends: it is known why it is no
+ * longer right. @return false: nobody yet */
+static bool choose_source(struct fetcher *x, struct fill *f, int64_t now)
+{
+    char url[CACHE_NODE_URL_MAX + 1];
+    enum lease_source source = lease_source(f, now, url, &f->due_ms);
+
+    if (source == SOURCE_WAIT) {
+        return false;
+    }
+    if (source == SOURCE_NODE ? f->node != NULL && strcmp(f->node, url) == 0 : f->node == NULL) {
+        return true;
+    }
+    end_all(x, f, true);
+    transfer_forget_url(f);
+    gw_free(f->node);
+    f->node = source == SOURCE_NODE ? gw_strndup(url, strlen(url)) : NULL;
+    f->no_ranges = false;
+    f->best = 0;
+    f->failures = 0;
+    f->due_ms = 0;
+    return source == SOURCE_HUB || f->node != NULL;
+}
+
 static void activate(struct fetcher *x, struct fill *f)
 {
     struct gw_sha256 s;
@@ -607,6 +656,7 @@ static void activate(struct fetcher *x, struct fill *f)
     if (!fill_safe(f)) {
         return;
     }
+    lease_begin(f);
     map_settle(&f->map);
     map_hash_load(&f->map, &s);
     pthread_mutex_lock(&f->table->mutex);
@@ -663,6 +713,10 @@ static void review(struct fetcher *x, int64_t now)
         if (demands != f->demands_seen) {
             f->demands_seen = demands;
             f->due_ms = 0;
+        }
+        if (!choose_source(x, f, now)) {
+            f->served = true;
+            continue;
         }
         f->served = f->due_ms > now;
         if (!f->served) {

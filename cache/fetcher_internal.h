@@ -34,6 +34,7 @@ struct transfer {
     struct cache_transfer extra;
     struct gw_buf url;
     bool added, own, checked, complete;
+    bool node;      /* another node of the cluster is asked, not the Hub */
     bool demanded;  /* somebody waited for its first granule */
     bool short_cut; /* began where an earlier one was redirected to */
     bool lost; /* bytes were thrown away because the fill was not ours: nothing more is written */

@@ -38,10 +38,11 @@
 
 /* ---- references ---- */
 
-static void fill_free(struct fill *f)
+void fill_free(struct fill *f)
 {
     map_detach(&f->map);
     gw_free(f->url);
+    gw_free(f->node);
     gw_free(f);
 }
 
@@ -52,8 +53,7 @@ void fill_ref(struct fill *f)
     pthread_mutex_unlock(&f->table->mutex);
 }
 
-/* Under the mutex. @return f, to be freed after it */
-static struct fill *drop_ref(struct fill *f)
+struct fill *fill_drop_ref(struct fill *f)
 {
     if (--f->refs > 0) {
         return NULL;
@@ -77,7 +77,7 @@ void fill_unref(struct fill *f)
     }
     t = f->table;
     pthread_mutex_lock(&t->mutex);
-    last = drop_ref(f);
+    last = fill_drop_ref(f);
     pthread_mutex_unlock(&t->mutex);
     if (last != NULL) {
         fill_free(last);
@@ -122,6 +122,7 @@ int fill_get(struct fill **out, struct fill_table *t, struct gw_str digest, stru
     f->listed = true;
     snprintf(f->digest, sizeof(f->digest), GW_STR_FMT, GW_STR_ARG(digest));
     snprintf(f->key, sizeof(f->key), "fill\n%s", f->digest);
+    snprintf(f->lease_key, sizeof(f->lease_key), "lease\n%s", f->digest);
     f->looked_ms = gw_mono_ms();
 
     pthread_mutex_lock(&t->mutex);
@@ -316,8 +317,10 @@ void fill_let_go(struct fill *f)
         f->owned = false;
         t->n_owned--;
         atomic_store(&t->cache->shared->slots[t->cache->slot].fills, t->n_owned);
-        if (!atomic_load(&f->gone)) {
-            atomic_compare_exchange_strong(&f->map.live->owner, &self, 0);
+        if (!atomic_load(&f->gone) &&
+            atomic_compare_exchange_strong(&f->map.live->owner, &self, 0) && !leaving(t)) {
+            /* whoever takes it over in this node has the lease as well; nobody does if it ended */
+            lease_end(f, atomic_load(&f->map.live->state) == MAP_WHOLE);
         }
     }
     pthread_mutex_unlock(&t->mutex);
@@ -329,7 +332,7 @@ void fill_let_go(struct fill *f)
     }
     fill_wake(f);
     pthread_mutex_lock(&t->mutex);
-    last = drop_ref(f);
+    last = fill_drop_ref(f);
     pthread_mutex_unlock(&t->mutex);
     if (last != NULL) {
         fill_free(last);
@@ -535,6 +538,11 @@ int cache_tick(struct cache *c, struct gw_want *want)
     }
     pthread_mutex_lock(&t->mutex);
     for (struct fill *f = t->list; f != NULL; f = f->next) {
+        if (lease_due(f, now)) {
+            lease_name(f, want, now);
+            rc = GW_OK;
+            break;
+        }
         if (!job_due(f, now)) {
             continue;
         }
@@ -811,7 +819,7 @@ int cache_fill_job(struct cache *c, struct gw_str key, struct gw_error *err)
     if (rc != GW_OK) {
         f->job_after_ms = gw_mono_ms() + JOB_RETRY_MS;
     }
-    last = drop_ref(f);
+    last = fill_drop_ref(f);
     pthread_mutex_unlock(&t->mutex);
     if (last != NULL) {
         fill_free(last);
@@ -862,6 +870,9 @@ int cache_fills_open(struct cache *c, struct gw_error *err)
     t->max_transfers = c->options.upstream.max_transfers;
     t->max_transfers =
         t->max_transfers > 0 && t->max_transfers <= 64 ? t->max_transfers : FILL_MAX_TRANSFERS;
+    t->shares = cache_share_on(c) && c->options.share.cluster_key.n != 0;
+    t->lease_take = cache_lease_take;
+    t->lease_drop = cache_lease_drop;
     t->boot = boot_word(c);
     t->self = owner_word(zone, c->slot, c->generation);
     pthread_mutex_init(&t->mutex, NULL);
@@ -941,6 +952,14 @@ void cache_fills_close(struct cache *c)
         if (all[i]->job_out && !all[i]->job_running) { /* named, and nobody will come for it */
             all[i]->job_out = false;
             all[i]->refs--; /* never the last: the snapshot's is there */
+        }
+        if (all[i]->lease.out) {
+            all[i]->lease.out = false;
+            all[i]->refs--;
+        }
+        if (all[i]->lease.ending) {
+            all[i]->lease.ending = false;
+            all[i]->refs--;
         }
         pthread_mutex_unlock(&t->mutex);
         fill_look(all[i]);

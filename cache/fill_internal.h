@@ -168,6 +168,29 @@ enum fill_failure {
     FILL_REFUSED /* by the Hub itself; sys: 401 or 403 */
 };
 
+/* Who of the cluster fetches a fill: peer.c */
+enum lease_state { LEASE_OFF, LEASE_ASKED, LEASE_OURS, LEASE_THEIRS, LEASE_ALONE };
+
+struct fill_lease {
+    /* under table->mutex */
+    enum lease_state state;
+    bool ending, whole; /* it is given back, or left as a sign of where the blob is */
+    bool out, running;  /* its job */
+    bool hub_only, theirs_gone;
+    unsigned broken; /* how often in a row the other node broke off */
+    int64_t due_ms, out_ms, wait_until_ms;
+    uint64_t mine, theirs; /* fences; 0: none */
+    char node_url[CACHE_NODE_URL_MAX + 1];
+
+    _Atomic int64_t flowed_ms; /* when a byte of the other node last came */
+};
+
+#define FILL_BANS 16u
+struct fill_ban {
+    int64_t until_ms;
+    char url[CACHE_NODE_URL_MAX + 1], digest[CACHE_DIGEST_MAX + 1];
+};
+
 struct fill_table {
     struct cache *cache;
     uint64_t boot, self; /* self: our owner word */
@@ -181,6 +204,13 @@ struct fill_table {
     int64_t rest_ms;               /* a failed fill rests so long */
     int64_t silent_ms, foreign_ms; /* an owner that gives no sign of life is dead after */
     unsigned transfers, max_transfers;
+    bool shares;            /* there are other nodes */
+    int64_t quiet_until_ms; /* under the mutex, like bans: see peer.c */
+    struct fill_ban bans[FILL_BANS];
+    int (*lease_take)(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
+                      struct cache_lease *out, int64_t deadline_ms, struct gw_error *err);
+    int (*lease_drop)(struct cache *c, struct gw_str name, uint64_t mine, int64_t deadline_ms,
+                      struct gw_error *err);
 };
 
 struct transfer;
@@ -189,7 +219,7 @@ struct fill {
     struct fill *next, *queue_next;
     struct fill_table *table;
     char digest[CACHE_DIGEST_MAX + 1];
-    char key[CACHE_DIGEST_MAX + sizeof("fill:")];
+    char key[CACHE_DIGEST_MAX + sizeof("fill:")], lease_key[CACHE_DIGEST_MAX + sizeof("lease:")];
     struct map map;
     atomic_bool gone; /* its names or sizes are no longer what they were: touch the map no more */
 
@@ -203,8 +233,11 @@ struct fill {
     uint64_t contiguous;                        /* granules valid from the first on */
     uint64_t hashed;                            /* bytes */
 
+    struct fill_lease lease;
+
     /* the fetcher's thread only */
     bool active;
+    char *node; /* the node it comes from; NULL: the Hub */
     struct fill *active_next;
     unsigned n_transfers;
     unsigned failures; /* weight, since the last progress */
@@ -235,6 +268,9 @@ int fill_get(struct fill **out, struct fill_table *t, struct gw_str digest,
              struct gw_error *err) GW_MUST_CHECK;
 void fill_ref(struct fill *f);
 void fill_unref(struct fill *f); /* NULL is fine */
+/* Under the mutex. @return f if that was the last one: for fill_free, after the mutex */
+struct fill *fill_drop_ref(struct fill *f);
+void fill_free(struct fill *f);
 /* Is there somebody who works on it? Asks the system at most every 50 ms. */
 bool fill_has_owner(struct fill *f);
 /* Take it over if nobody has it. fresh: also one whose last try failed. @return it is ours */
@@ -296,6 +332,25 @@ int64_t parts_idle(struct fill_table *t, char digest[CACHE_DIGEST_MAX + 1]);
 uint64_t part_evict(struct fill_table *t, struct gw_str digest);
 /* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
 void parts_scan(struct fill_table *t);
+
+/* ---- peer.c ---- */
+void cache_node_credential(const struct cache *c, struct gw_str method, struct gw_str digest,
+                           int64_t now_s, char out[CACHE_NODE_CREDENTIAL_MAX]);
+enum lease_source { SOURCE_HUB, SOURCE_NODE, SOURCE_WAIT };
+/* Fetcher. The fill is ours now: asks who fetches it. */
+void lease_begin(struct fill *f);
+/* Fetcher. Whom to ask now; url: of the node; until_ms: nobody before. */
+enum lease_source lease_source(struct fill *f, int64_t now, char url[CACHE_NODE_URL_MAX + 1],
+                               int64_t *until_ms);
+void lease_flowed(struct fill *f); /* bytes came from the node */
+/* Fetcher. The node is no good; moved: but it sent something first. */
+void lease_source_failed(struct fill *f, enum fill_failure kind, int sys, bool moved);
+/* Under the mutex: is a job to be named? Names it, with a reference. */
+bool lease_due(const struct fill *f, int64_t now);
+void lease_name(struct fill *f, struct gw_want *want, int64_t now);
+/* Under the mutex. The fill is no longer ours, and nobody else's: what it held is given back by one
+ * more job. */
+void lease_end(struct fill *f, bool whole);
 
 /* ---- fetcher.c ---- */
 int fetcher_open(struct fetcher **out, struct fill_table *t, struct gw_error *err) GW_MUST_CHECK;

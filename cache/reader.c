@@ -16,6 +16,7 @@ struct cache_reader {
     struct fill *fill;
     uint64_t asked;     /* granules before it were asked for */
     bool before;        /* nothing before the digest is right */
+    bool node;          /* another node reads: it proves the digest itself */
     int64_t touched_ms; /* monotonic */
 };
 
@@ -26,8 +27,9 @@ static bool blob_exists(const struct cache *c, struct gw_str digest)
     return cache_blob_path(c, digest, path, sizeof(path)) && access(path, F_OK) == 0;
 }
 
-int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
-                      uint64_t size, struct gw_error *err)
+/* size 0: whatever it is. */
+static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                       uint64_t size, struct gw_error *err)
 {
     struct cache_reader *r;
     struct fill *f = NULL;
@@ -46,7 +48,7 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
         if (fill_ended(f)) {
             fill_unlist(f);
             rc = GW_NOT_FOUND;
-        } else if (f->map.head->size != size) {
+        } else if (size != 0 && f->map.head->size != size) {
             rc = GW_CORRUPT; /* the job decides */
         }
     }
@@ -71,11 +73,31 @@ int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str 
     return rc;
 }
 
+int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                      uint64_t size, struct gw_error *err)
+{
+    return open_reader(out, c, digest, size != 0 ? size : UINT64_MAX, err);
+}
+
+int cache_reader_open_node(struct cache_reader **out, struct cache *c, struct gw_str digest,
+                           uint64_t *size, struct gw_error *err)
+{
+    int rc = open_reader(out, c, digest, 0, err);
+
+    if (rc == GW_OK) {
+        (*out)->node = true;
+        (*out)->before = false; /* it proves the digest itself */
+        *size = (*out)->fill->map.head->size;
+    }
+    return rc;
+}
+
 /* No response is the whole file and wrong, and a client that resumes after a cut cannot have got
  * the last byte of wrong content: design 4, proof. Only a short tail goes at once. */
-static bool held_back(uint64_t size, uint64_t offset, uint64_t end, uint64_t begun)
+static bool held_back(const struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun)
 {
-    return end == size && (begun == offset || begun + (end - offset) > FILL_HOLD_BACK);
+    return !r->node && end == r->fill->map.head->size &&
+           (begun == offset || begun + (end - offset) > FILL_HOLD_BACK);
 }
 
 /* Says in the map what this response wants: the whole, when it waits for the digest, else its own
@@ -87,7 +109,7 @@ static void ask(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t 
     uint64_t from = offset / CACHE_GRANULE, upto = (end - 1) / CACHE_GRANULE + 1;
     bool changed = false;
 
-    if (r->before || held_back(m->head->size, offset, end, begun)) {
+    if (r->before || held_back(r, offset, end, begun)) {
         changed = atomic_load(&m->live->all) == 0 && atomic_exchange(&m->live->all, 1) == 0;
     } else {
         upto = upto - from > AHEAD ? from + AHEAD : upto;
@@ -121,7 +143,7 @@ static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t en
         if (r->before) {
             return 0;
         }
-        if (held_back(size, offset, end, begun)) {
+        if (held_back(r, offset, end, begun)) {
             limit = (size - 1) / CACHE_GRANULE * CACHE_GRANULE;
         }
     }

@@ -73,6 +73,9 @@ enum fill_failure transfer_check_identity(struct transfer *t)
     const char *says = a->linked_etag[0] != '\0' ? a->linked_etag : a->etag;
     bool same = strcmp(says, f->digest) == 0;
 
+    if (t->node) { /* whoever answers there knows digests */
+        return strcmp(a->etag, f->digest) == 0 ? 0 : FILL_CHANGED;
+    }
     if (t->own) {
         if ((says[0] != '\0' && !same) ||
             (a->linked_size >= 0 && (uint64_t)a->linked_size != f->map.head->size)) {
@@ -133,7 +136,7 @@ void transfer_answered(struct transfer *t)
             t->end = map_bytes(m, ++g);
         }
     }
-    if (!t->own && f->url == NULL && (f->url = gw_alloc(t->url.n + 1)) != NULL) {
+    if (!t->own && !t->node && f->url == NULL && (f->url = gw_alloc(t->url.n + 1)) != NULL) {
         memcpy(f->url, t->url.p, t->url.n);
         f->url_ms = t->begun_ms;
     }
@@ -300,7 +303,12 @@ size_t transfer_on_body(char *p, size_t size, size_t n, void *ctx)
     if (!t->checked && !head_ended(t)) {
         return 0;
     }
-    atomic_fetch_add(&t->fill->table->cache->shared->counters.upstream_bytes, len);
+    atomic_fetch_add(t->node ? &t->fill->table->cache->shared->counters.node_bytes
+                             : &t->fill->table->cache->shared->counters.upstream_bytes,
+                     len);
+    if (t->node) {
+        lease_flowed(t->fill);
+    }
     if (t->skip > 0) {
         size_t past = t->skip < len ? (size_t)t->skip : len;
 

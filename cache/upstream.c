@@ -291,7 +291,10 @@ static int add_line(struct curl_slist **list, const char *line)
     return GW_OK;
 }
 
-static int add_headers(struct cache *c, bool own, const char *const *extra, size_t n_extra,
+/* Whom a request goes to. */
+enum whom { TO_HUB, TO_OTHER, TO_NODE }; /* TO_OTHER: where the Hub redirects to */
+
+static int add_headers(struct cache *c, enum whom whom, const char *const *extra, size_t n_extra,
                        struct curl_slist **list)
 {
     const struct cache_upstream_options *o = &c->options.upstream;
@@ -301,11 +304,11 @@ static int add_headers(struct cache *c, bool own, const char *const *extra, size
     rc = rc != GW_OK ? rc : add_line(list, "Accept-Encoding: identity");
     rc = rc != GW_OK ? rc : add_line(list, "Expect:"); /* without a value: not sent */
     gw_buf_init(&line, 16384);
-    if (rc == GW_OK && o->via.n != 0) {
+    if (rc == GW_OK && o->via.n != 0 && whom != TO_NODE) {
         gw_buf_addf(&line, "Via: 1.1 " GW_STR_FMT, GW_STR_ARG(o->via));
         rc = gw_buf_ok(&line, NULL) == GW_OK ? add_line(list, line.p) : GW_NO_MEMORY;
     }
-    if (rc == GW_OK && own && o->token.n != 0) {
+    if (rc == GW_OK && whom == TO_HUB && o->token.n != 0) {
         gw_buf_reset(&line);
         gw_buf_addf(&line, "Authorization: Bearer " GW_STR_FMT, GW_STR_ARG(o->token));
         rc = gw_buf_ok(&line, NULL) == GW_OK ? add_line(list, line.p) : GW_NO_MEMORY;
@@ -318,10 +321,10 @@ static int add_headers(struct cache *c, bool own, const char *const *extra, size
 }
 
 /* "host:port:addresses" of whom curl will connect to, so that it asks nobody. */
-static int add_resolve(struct cache *c, const struct place *p, int64_t deadline_ms,
+static int add_resolve(struct cache *c, enum whom whom, const struct place *p, int64_t deadline_ms,
                        struct curl_slist **list, struct gw_error *err)
 {
-    bool by_proxy = c->upstream->proxy_host != NULL;
+    bool by_proxy = whom != TO_NODE && c->upstream->proxy_host != NULL;
     const char *host = by_proxy ? c->upstream->proxy_host : p->host;
     const char *port = by_proxy ? c->upstream->proxy_port : p->port;
     char addresses[256], line[1024];
@@ -340,9 +343,12 @@ static int add_resolve(struct cache *c, const struct place *p, int64_t deadline_
                                          : gw_fail(err, GW_NO_MEMORY, 0, "upstream: no memory");
 }
 
-static CURLcode set_options(struct cache *c, CURL *easy, const char *url, struct cache_transfer *t)
+static CURLcode set_options(struct cache *c, CURL *easy, enum whom whom, const char *url,
+                            struct cache_transfer *t)
 {
     const struct cache_upstream_options *o = &c->options.upstream;
+    const char *ca_file = whom == TO_NODE ? c->options.share.node_ca_file : o->ca_file;
+    const char *proxy = whom == TO_NODE ? NULL : o->proxy;
     int64_t connect_ms = o->connect_timeout_ms > 0 ? o->connect_timeout_ms : CONNECT_MS;
     int64_t stall_ms = o->stall_timeout_ms > 0 ? o->stall_timeout_ms : STALL_MS;
     CURLcode rc = CURLE_OK;
@@ -361,13 +367,13 @@ static CURLcode set_options(struct cache *c, CURL *easy, const char *url, struct
     SET(CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     SET(CURLOPT_SSL_VERIFYPEER, 1L);
     SET(CURLOPT_SSL_VERIFYHOST, 2L);
-    if (o->ca_file != NULL) {
-        SET(CURLOPT_CAINFO, o->ca_file);
+    if (ca_file != NULL) {
+        SET(CURLOPT_CAINFO, ca_file);
         SET(CURLOPT_CAPATH, NULL); /* this file, not the system's folder besides */
-        SET(CURLOPT_PROXY_CAINFO, o->ca_file);
+        SET(CURLOPT_PROXY_CAINFO, ca_file);
     }
     /* "" and not NULL: the environment has no say. */
-    SET(CURLOPT_PROXY, o->proxy != NULL ? o->proxy : "");
+    SET(CURLOPT_PROXY, proxy != NULL ? proxy : "");
     SET(CURLOPT_NOPROXY, "");
     SET(CURLOPT_HEADEROPT, (long)CURLHEADER_SEPARATE); /* none of ours in a CONNECT */
     SET(CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
@@ -381,12 +387,13 @@ static CURLcode set_options(struct cache *c, CURL *easy, const char *url, struct
     return rc;
 }
 
-int cache_upstream_setup(struct cache *c, void *easy, const char *url, const char *const *extra,
-                         size_t n_extra, int64_t deadline_ms, struct cache_transfer *t,
-                         struct gw_error *err)
+static int setup(struct cache *c, CURL *easy, bool node, const char *url, const char *const *extra,
+                 size_t n_extra, int64_t deadline_ms, struct cache_transfer *t,
+                 struct gw_error *err)
 {
     struct curl_slist *headers = NULL, *resolve = NULL;
     struct place p = {0};
+    enum whom whom;
     CURLcode code;
     int rc;
 
@@ -395,15 +402,15 @@ int cache_upstream_setup(struct cache *c, void *easy, const char *url, const cha
     if (rc != GW_OK) {
         return gw_fail(err, rc, 0, "upstream: a URL that is none");
     }
-    rc = add_resolve(c, &p, deadline_ms, &resolve, err);
+    whom = node ? TO_NODE : same_origin(&p, &c->upstream->origin) ? TO_HUB : TO_OTHER;
+    rc = add_resolve(c, whom, &p, deadline_ms, &resolve, err);
     t->resolve = resolve;
-    if (rc == GW_OK &&
-        add_headers(c, same_origin(&p, &c->upstream->origin), extra, n_extra, &headers) != GW_OK) {
+    if (rc == GW_OK && add_headers(c, whom, extra, n_extra, &headers) != GW_OK) {
         rc = gw_fail(err, GW_NO_MEMORY, 0, "upstream: no memory");
     }
     t->headers = headers;
     if (rc == GW_OK) {
-        code = set_options(c, easy, url, t);
+        code = set_options(c, easy, whom, url, t);
         if (code != CURLE_OK) {
             rc = gw_fail(err, code == CURLE_OUT_OF_MEMORY ? GW_NO_MEMORY : GW_INVALID, (int)code,
                          "upstream: %s", curl_easy_strerror(code));
@@ -411,6 +418,19 @@ int cache_upstream_setup(struct cache *c, void *easy, const char *url, const cha
     }
     place_release(&p);
     return rc;
+}
+
+int cache_upstream_setup(struct cache *c, void *easy, const char *url, const char *const *extra,
+                         size_t n_extra, int64_t deadline_ms, struct cache_transfer *t,
+                         struct gw_error *err)
+{
+    return setup(c, easy, false, url, extra, n_extra, deadline_ms, t, err);
+}
+
+int cache_upstream_setup_node(struct cache *c, void *easy, const char *url, const char *credential,
+                              struct cache_transfer *t, struct gw_error *err)
+{
+    return setup(c, easy, true, url, &credential, 1, 0, t, err);
 }
 
 void cache_transfer_release(struct cache_transfer *t)

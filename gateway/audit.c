@@ -29,10 +29,11 @@ static void put_subject(struct gw_buf *out, const struct gateway_state *st)
 {
     static const char *const kinds[] = {"anonymous", "user", "service"};
     const struct gateway_identity *who = &st->who;
+    const char *kind = st->node ? "node" : kinds[who->subject.kind];
 
     gw_json_put_key(out, "subject");
     gw_buf_add_char(out, '{');
-    put_text(out, "kind", gw_str_c(kinds[who->subject.kind]), 16);
+    put_text(out, "kind", gw_str_c(kind), 16);
     if (who->subject.kind != POLICY_ANONYMOUS) {
         put_text(out, "id", who->subject_id, 128);
         put_text(out, "name", who->subject.name, 128);
@@ -48,10 +49,15 @@ static void put_resource(struct gw_buf *out, const struct gateway_state *st)
 {
     const struct policy_object *o = &st->object;
 
-    if (!st->decided)
+    if (!st->decided && !st->node)
         return;
     gw_json_put_key(out, "resource");
     gw_buf_add_char(out, '{');
+    if (st->node) { /* asked for by digest, whatever files it is */
+        put_text(out, "digest", st->digest, 64);
+        gw_buf_add_char(out, '}');
+        return;
+    }
     put_text(out, "hub", st->private_repo ? GW_STR("private") : GW_STR("public"), 16);
     put_text(out, "type", o->type, 16);
     if (!gw_str_eq_c(o->ns, "_"))

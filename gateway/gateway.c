@@ -157,7 +157,10 @@ void gateway_tick(struct gateway *gw)
     struct gw_want want;
 
     for (int i = 0; i < 64 && cache_tick(gw->cache, &want) == GW_OK; i++)
-        wants_next_step(gw, &want);
+        if (want.peer == GW_PEER_REDIS && wants_open(gw, GW_PEER_REDIS))
+            (void)cache_lease_job(gw->cache, want.key, 0, NULL);
+        else
+            wants_next_step(gw, &want);
     audit_tick(gw, false);
     wants_tick(gw);
     nodes_tick(gw);
@@ -167,6 +170,11 @@ void gateway_tick(struct gateway *gw)
 int job_fill(struct gateway_job *job)
 {
     return cache_fill_job(job->gw->cache, job->key, &job->result.err);
+}
+
+int job_lease(struct gateway_job *job)
+{
+    return cache_lease_job(job->gw->cache, job->key, job->deadline_ms, &job->result.err);
 }
 
 /* ---- one request ---- */
@@ -354,6 +362,8 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
         return refuse_parse(gw, req, ans);
     if (st->target.route == HUB_METRICS && !metrics_allowed(gw, req))
         return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
+    if (st->target.route == HUB_NODE_BLOB) /* whatever Host: nodes use node_url */
+        return serve_node(gw, req, ans);
     if (came_back(req->via))
         return answer_refuse(gw, req, ans, HUB_LOOP, GW_STR(""), 0);
     if (st->target.allow != NULL)

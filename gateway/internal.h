@@ -206,6 +206,7 @@ struct gateway_state {
     struct policy_object object;
     const struct policy_rule *rule;
     bool decided, allowed, private_repo;
+    bool node; /* another node of the cluster asks */
     enum gateway_came came;
     int64_t age_ms; /* -1: not from a record */
     bool warn_stale;
@@ -343,7 +344,19 @@ int document_auth_check(struct gateway *gw, struct gateway_request *req,
 int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                   const struct auth_credential *cred);
+enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int serve_range_error(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      uint64_t size, struct gw_str detail);
+int serve_node(struct gateway *gw, struct gateway_request *req,
+               struct gateway_answer *ans); /* node.c */
+struct span {                               /* the bytes that were asked for */
+    enum range_kind kind;
+    uint64_t first, end;
+};
+/* A file of st->fd or st->reader in windows: status and headers of that. */
+int serve_span(struct gateway_request *req, struct gateway_answer *ans, uint64_t size,
+               const struct span *span);
 
 /* write.c: routes that change a private repository. GW_OK: *ans; GW_AGAIN */
 int write_create(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
@@ -377,7 +390,6 @@ int write_failure(struct gateway *gw, struct gateway_request *req, struct gatewa
 struct gw_str write_author(struct gw_arena *a, const struct gateway_identity *who);
 
 /* range.c */
-enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
 #define RANGES_MAX 64u /* more in one header are ignored (RFC 9110 14.2) */
 /* RANGE_ONE: [first, end). Another unit or nonsense is RANGE_NONE: the whole answer is always
  * allowed. RANGE_SEVERAL: some of them are there. */
@@ -409,6 +421,7 @@ int job_ref(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
+int job_lease(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
 int job_bring(struct gateway_job *job);
 

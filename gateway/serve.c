@@ -82,8 +82,8 @@ static int serve_memory(struct gateway_request *req, struct gateway_answer *ans,
     return GW_OK;
 }
 
-static int serve_range_error(struct gateway *gw, struct gateway_request *req,
-                             struct gateway_answer *ans, uint64_t size, struct gw_str detail)
+int serve_range_error(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                      uint64_t size, struct gw_str detail)
 {
     answer_refuse(gw, req, ans, HUB_RANGE, detail, 0);
     ANSWER_HEADER(ans, "Content-Range",
@@ -148,28 +148,22 @@ static int after_mismatch(struct gateway *gw, struct gateway_request *req,
         GW_STR("the file changed while it was fetched: delete the partial file and retry"));
 }
 
-/* The bytes that were asked for. */
-struct span {
-    enum range_kind kind; /* RANGE_NONE: all of them */
-    uint64_t first, end;
-};
-
-static int serve_span(struct gateway_request *req, struct gateway_answer *ans,
-                      const struct hub_entry *e, const struct span *span)
+int serve_span(struct gateway_request *req, struct gateway_answer *ans, uint64_t size,
+               const struct span *span)
 {
     struct gateway_state *st = req->state;
     struct gw_str range;
 
     ans->status = span->kind == RANGE_ONE ? 206 : 200;
     ans->kind = GATEWAY_FILE;
-    ans->size = e->size;
+    ans->size = size;
     ans->first = st->file_first = span->first;
     ans->end = st->file_end = span->end;
     ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
     if (span->kind != RANGE_ONE)
         return GW_OK;
     range = gw_arena_printf(&st->arena, "bytes %llu-%llu/%llu", (unsigned long long)span->first,
-                            (unsigned long long)span->end - 1, (unsigned long long)e->size);
+                            (unsigned long long)span->end - 1, (unsigned long long)size);
     if (range.p == NULL)
         return GW_NO_MEMORY; /* never a 206 that does not say of what */
     ANSWER_HEADER(ans, "Content-Range", range);
@@ -212,7 +206,7 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
             cache_reader_verify_before(st->reader);
     }
     st->came = CAME_FILL;
-    return serve_span(req, ans, e, span);
+    return serve_span(req, ans, e->size, span);
 }
 
 /* Small, and in memory: copied at once, so that header and bytes leave in one write. nginx cuts
@@ -259,7 +253,7 @@ static int serve_blob(struct gateway *gw, struct gateway_request *req, struct ga
     }
     req->state->fd = fd;
     if (span->kind != RANGE_SEVERAL)
-        return serve_span(req, ans, e, span);
+        return serve_span(req, ans, e->size, span);
     ans->status = 200;
     ans->kind = GATEWAY_BLOB;
     ans->fd = fd;

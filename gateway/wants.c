@@ -39,6 +39,7 @@ static const struct {
     {"fill", job_fill},
     {"usage", job_usage},
     {"budget", job_budget},
+    {"lease", job_lease},
     {"audit", job_audit},
     {"ask", job_ask},
     {"give", job_give},

@@ -45,6 +45,7 @@ enum hub_route {
     HUB_AGENT_HARNESSES, /* /api/agent-harnesses: 200 {"standardEnvVars":[],"harnesses":{}} */
     HUB_TELEMETRY,       /* HEAD /api/telemetry/..., POST /v1/telemetry */
     HUB_GATEWAY_TOKENS,  /* POST /api/gateway/tokens */
+    HUB_NODE_BLOB,       /* /-/blob/{digest}: for other nodes; path: the digest, 40 or 64 hex */
     HUB_HEALTH,          /* /-/healthz */
     HUB_METRICS,         /* /-/metrics, /metrics: to a few addresses only */
     HUB_REPO_CREATE,     /* POST /api/repos/create; ns, name are in the body */

@@ -24,9 +24,9 @@ enum { GET = 1, HEAD = 2, POST = 4, PUT = 8, DELETE = 16 };
 
 static const struct row {
     enum family family;
-    /* words, and: V a revision, C a commit, N a number (the path), * the rest (the path), @ a rest
-     * of at least one segment (the path), + one that does not matter. What follows the repo; of
-     * FIXED all of it */
+    /* words, and: V a revision, C a commit, N a number, H a digest (both: the path), * the rest
+     * (the path), @ a rest of at least one segment (the path), + one that does not matter. What
+     * follows the repo; of FIXED all of it */
     const char *pattern;
     enum hub_route route;
     unsigned methods;
@@ -56,6 +56,7 @@ static const struct row {
     {FIXED, "api/telemetry/+", HUB_TELEMETRY, GET | HEAD | POST, HUB_NO_ACTION, 0},
     {FIXED, "v1/telemetry", HUB_TELEMETRY, POST, HUB_NO_ACTION, 0},
     {FIXED, "api/gateway/tokens", HUB_GATEWAY_TOKENS, POST, HUB_NO_ACTION, 0},
+    {FIXED, "-/blob/H", HUB_NODE_BLOB, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "-/healthz", HUB_HEALTH, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "-/metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "metrics", HUB_METRICS, GET | HEAD, HUB_NO_ACTION, 0},
@@ -93,6 +94,7 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_AGENT_HARNESSES] = "agent-harnesses",
     [HUB_TELEMETRY] = "telemetry",
     [HUB_GATEWAY_TOKENS] = "gateway-tokens",
+    [HUB_NODE_BLOB] = "node-blob",
     [HUB_HEALTH] = "health",
     [HUB_METRICS] = "metrics",
     [HUB_REPO_CREATE] = "create",
@@ -368,6 +370,11 @@ static int take_revision(struct hub_target *t, const struct parts *p, size_t i,
     return GW_OK;
 }
 
+static bool is_digest(struct gw_str s)
+{
+    return gw_is_hex_lower(s, 40) || gw_is_hex_lower(s, 64);
+}
+
 static bool is_number(struct gw_str s)
 {
     uint64_t v;
@@ -401,6 +408,13 @@ static int match(struct hub_target *t, const struct row *row, const struct parts
             break;
         case 'N':
             if (!is_number(part(p, i))) {
+                return GW_NOT_FOUND;
+            }
+            t->path = part(p, i++);
+            open = true;
+            break;
+        case 'H':
+            if (!is_digest(part(p, i))) {
                 return GW_NOT_FOUND;
             }
             t->path = part(p, i++);
@@ -630,6 +644,7 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
             gw_percent_encode(out, revision.n != 0 ? revision : GW_STR("main"), false);
             break;
         case 'N':
+        case 'H':
         case '*':
         case '@':
             if (t->path.n != 0) {

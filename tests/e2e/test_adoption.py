@@ -127,13 +127,15 @@ def test_upgrade_and_the_owner_is_killed(make_world: Callable[..., World], hub: 
     world.expect_log(r"\[alert\].*exited on signal 9", min=0, max=2)
     facts = fresh(hub, 48 * MIB)
     slow = hub.fault(facts["sha256"], rate_bytes_per_s=2 * MIB)
-    Download(world, facts["main"]).has(4 * MIB).leave()
+    lost = Download(world, facts["main"]).has(4 * MIB)                # its worker stays for it, and takes it along
     dying = owner(world, hub)
     old, began = world.nginx.upgrade()
     os.kill(old, signal.SIGWINCH)                                     # it starts no worker again
+    procs.wait_until("the old worker takes no client any more", lambda: b"shutting down" in Path(f"/proc/{dying}/cmdline").read_bytes())
     reader = Download(world, facts["main"]).has(4 * MIB)
     os.kill(dying, signal.SIGKILL)
     owner(world, hub, but=dying)
+    assert not lost.done().clean
     hub.heal(slow)
     check(world, hub, facts, [reader], 2)
     assert procs.end(old, began, signal.SIGQUIT, 30)

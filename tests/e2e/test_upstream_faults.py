@@ -165,7 +165,7 @@ FAULTS = {
     "another ETag at the Hub": Fault({"etag_change": True}, ("redirect",), (OUTAGE,)),
     "another size at the Hub": Fault({"headers": {"X-Linked-Size": "4242"}}, ("redirect",), (OUTAGE,)),
     "another ETag in mid-fill": Fault({"etag_change": "e" * 64}, ("later",), (CUT, OUTAGE)),
-    "another ETag in mid-fill, once": Fault({"etag_change": "e" * 64, **ONCE}, ("later",), (RIGHT, CUT)),
+    "another ETag in mid-fill, once": Fault({"etag_change": "e" * 64, **ONCE}, ("later",), (RIGHT, CUT, OUTAGE)),
     "200 for 206": Fault({"ignore_range": True}, FILL, (RIGHT,)),
     "200 for 206, and cut": Fault({"ignore_range": True, "cut_after": 5 * MIB, **ONCE}, FILL, (RIGHT,)),
     "another start in Content-Range": Fault({"headers": {"Content-Range": f"bytes 7-{MIB}/{12 * MIB}"}}, FILL, (OUTAGE,), cut()),

@@ -98,6 +98,7 @@ struct hub {
     atomic_int token_at[2];      /* requests with a credential */
     atomic_int busy, busy_max;   /* answers with bytes at the same time */
     _Atomic uint64_t *of_mib;    /* shared; bytes sent of each MiB of the file */
+    char last_request[16384];    /* read when nothing is under way */
 };
 
 static inline bool take(atomic_int *times)
@@ -250,6 +251,9 @@ static inline bool answer(struct hub *h, int fd, const char *request, unsigned w
     int n;
 
     atomic_fetch_add(&h->calls[who], 1);
+    if (who == 0) {
+        memcpy(h->last_request, request, strnlen(request, sizeof(h->last_request) - 1) + 1);
+    }
     if (strcasestr(request, "\r\nAuthorization:") != NULL) {
         atomic_fetch_add(&h->token_at[who], 1);
     }
@@ -471,6 +475,7 @@ static atomic_int jobs_running;
 
 struct job {
     struct cache *cache;
+    enum gw_peer peer;
     char key[128];
 };
 
@@ -479,8 +484,10 @@ static inline void *run_job(void *arg)
     struct job *j = arg;
     struct gw_error err = {0};
 
-    if (cache_fill_job(j->cache, gw_str_c(j->key), &err) != GW_OK &&
-        getenv("FILL_TEST_LOG") != NULL) {
+    int rc = j->peer == GW_PEER_REDIS ? cache_lease_job(j->cache, gw_str_c(j->key), INT64_MAX, &err)
+                                      : cache_fill_job(j->cache, gw_str_c(j->key), &err);
+
+    if (rc != GW_OK && getenv("FILL_TEST_LOG") != NULL) {
         fprintf(stderr, "[%d] job: %s\n", (int)getpid(), err.text);
     }
     free(j);
@@ -507,8 +514,9 @@ static inline void turn(struct cache *c)
         struct job *j = malloc(sizeof(*j));
         pthread_t thread;
 
-        CHECK(j != NULL && want.peer == GW_PEER_DISK);
+        CHECK(j != NULL && (want.peer == GW_PEER_DISK || want.peer == GW_PEER_REDIS));
         j->cache = c;
+        j->peer = want.peer;
         snprintf(j->key, sizeof(j->key), GW_STR_FMT, GW_STR_ARG(want.key));
         atomic_fetch_add(&jobs_running, 1);
         CHECK(pthread_create(&thread, NULL, run_job, j) == 0);

@@ -10,6 +10,7 @@
 #include "hub/hub.h"
 #include "tests/unit/failing.h"
 
+#define SHA256 "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define SHA "0123456789abcdef0123456789abcdef01234567"
 
 /* "resolve model ns/name @main //a/b" + " WRITE" + " head" + " allow=..." */
@@ -225,6 +226,12 @@ static void api(void **state)
         {"GET", "/metrics", "metrics"},
         {"GET", "/metrics/resolve/main/a", "resolve model metrics @main //a"},
         {"GET", "/-/healthz/", "GW_NOT_FOUND"},
+        {"GET", "/-/blob/" SHA256, "node-blob //" SHA256},
+        {"HEAD", "/-/blob/" SHA, "node-blob //" SHA},
+        {"GET", "/-/blob/" SHA "0", "GW_NOT_FOUND"},
+        {"GET", "/-/blob/" SHA256 "/x", "GW_NOT_FOUND"},
+        {"GET", "/-/blob/" SHA "/", "GW_NOT_FOUND"},
+        {"GET", "/-/blob", "GW_NOT_FOUND"},
         {"POST", "/oauth/device", "oauth"},
         {"POST", "/oauth/token", "oauth"},
         /* single-segment ids that are words of the API */
