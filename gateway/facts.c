@@ -90,6 +90,7 @@ int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact 
              struct cache_record *out, struct gw_error *err)
 {
     struct gateway_state *st = req->state;
+    struct gateway_result *result = NULL;
     bool held, mutable_public = f->life == FACT_TTL;
     int64_t age = 0;
     int rc;
@@ -116,9 +117,14 @@ int fact_get(struct gateway *gw, struct gateway_request *req, const struct fact 
             return use(st, f, out, age, true);
         }
     }
-    rc = fact_need(gw, req, &f->want, NULL, err);
+    rc = fact_need(gw, req, &f->want, &result, err);
     if (rc == GW_AGAIN)
         return rc;
+    if (rc == GW_OK && f->life == FACT_RECORD && result->text.n) { /* the index could not keep it */
+        *out = (struct cache_record){
+            .status = GW_OK, .checked_ms = st->started_ms, .value = result->text};
+        return use(st, f, out, 0, false);
+    }
     if (held && rc != GW_OK && out->status == GW_OK &&
         mutable_public) { /* upstream is down: the old answer, saying so */
         st->warn_stale = true;

@@ -107,7 +107,22 @@ static int put_entry(struct gateway *gw, enum cache_kind kind, struct gw_str id,
     return cache_put(gw->cache, &put, 1, err);
 }
 
-static int put_token_entry(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
+/* An index that cannot keep an entry (its disk is full, or cannot be written) must not lock people
+ * out: data/ is the truth, and who waits for the job gets the entry from it. */
+static int put_or_hand(struct gateway_job *job, enum cache_kind kind, struct gw_str id,
+                       struct gw_str value)
+{
+    int rc = put_entry(job->gw, kind, id, GW_OK, value, &job->result.err);
+
+    if (rc != GW_IO)
+        return rc;
+    job->result.text = gw_arena_dup(&job->arena, value);
+    return job->result.text.p ? GW_OK : gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+}
+
+/* job NULL: the index must have it. */
+static int put_token_entry(struct gateway *gw, struct gateway_job *job, const struct auth_token *t,
+                           struct gw_error *err)
 {
     struct gw_buf value;
     int rc;
@@ -116,12 +131,14 @@ static int put_token_entry(struct gateway *gw, const struct auth_token *t, struc
     record_token_encode(&value, t);
     rc = gw_buf_ok(&value, err);
     if (rc == GW_OK)
-        rc = put_entry(gw, CACHE_TOKEN, gw_str_c(t->id), GW_OK, gw_buf_str(&value), err);
+        rc = job ? put_or_hand(job, CACHE_TOKEN, gw_str_c(t->id), gw_buf_str(&value))
+                 : put_entry(gw, CACHE_TOKEN, gw_str_c(t->id), GW_OK, gw_buf_str(&value), err);
     gw_buf_wipe(&value);
     return rc;
 }
 
-static int put_subject_entry(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
+static int put_subject_entry(struct gateway *gw, struct gateway_job *job,
+                             const struct auth_subject *s, struct gw_error *err)
 {
     struct gw_buf value;
     int rc;
@@ -130,7 +147,8 @@ static int put_subject_entry(struct gateway *gw, const struct auth_subject *s, s
     record_subject_encode(&value, s);
     rc = gw_buf_ok(&value, err);
     if (rc == GW_OK)
-        rc = put_entry(gw, CACHE_SUBJECT, s->id, GW_OK, gw_buf_str(&value), err);
+        rc = job ? put_or_hand(job, CACHE_SUBJECT, s->id, gw_buf_str(&value))
+                 : put_entry(gw, CACHE_SUBJECT, s->id, GW_OK, gw_buf_str(&value), err);
     gw_buf_release(&value);
     return rc;
 }
@@ -148,7 +166,8 @@ static int put_file(struct gateway *gw, const char *folder, struct gw_str id,
     return gw_file_replace(dir, name, gw_buf_str(line), 0600, err);
 }
 
-int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
+static int put_token(struct gateway *gw, struct gateway_job *job, const struct auth_token *t,
+                     struct gw_error *err)
 {
     struct gw_buf line;
     int rc;
@@ -157,12 +176,18 @@ int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw
     auth_token_format(&line, t, mac_key(gw));
     rc = put_file(gw, "tokens", gw_str_c(t->id), &line, err);
     if (rc == GW_OK)
-        rc = put_token_entry(gw, t, err);
+        rc = put_token_entry(gw, job, t, err);
     gw_buf_release(&line);
     return rc;
 }
 
-int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
+int identity_put_token(struct gateway *gw, const struct auth_token *t, struct gw_error *err)
+{
+    return put_token(gw, NULL, t, err);
+}
+
+static int put_subject(struct gateway *gw, struct gateway_job *job, const struct auth_subject *s,
+                       struct gw_error *err)
 {
     struct gw_buf line;
     int rc;
@@ -171,9 +196,14 @@ int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struc
     auth_subject_format(&line, s, mac_key(gw));
     rc = put_file(gw, "subjects", s->id, &line, err);
     if (rc == GW_OK)
-        rc = put_subject_entry(gw, s, err);
+        rc = put_subject_entry(gw, job, s, err);
     gw_buf_release(&line);
     return rc;
+}
+
+int identity_put_subject(struct gateway *gw, const struct auth_subject *s, struct gw_error *err)
+{
+    return put_subject(gw, NULL, s, err);
 }
 
 int job_token(struct gateway_job *job)
@@ -184,13 +214,14 @@ int job_token(struct gateway_job *job)
     int rc = identity_load_token(job->gw, job->fields[1], &t, &job->arena, err);
 
     if (rc == GW_OK)
-        return put_token_entry(job->gw, &t, err);
+        return put_token_entry(job->gw, job, &t, err);
     if (rc == GW_NOT_FOUND) {
         /* ids that nobody made leave no entry, or anybody could fill the index with them */
         if (cache_get(job->gw->cache, CACHE_TOKEN, job->fields[1], &job->arena, &old) == GW_OK)
             rc = cache_remove(job->gw->cache, CACHE_TOKEN, job->fields[1], err);
-        return rc == GW_OK || rc == GW_NOT_FOUND ? gw_fail(err, GW_NOT_FOUND, 0, "no such token")
-                                                 : rc;
+        return rc == GW_OK || rc == GW_NOT_FOUND || rc == GW_IO
+                   ? gw_fail(err, GW_NOT_FOUND, 0, "no such token")
+                   : rc;
     }
     if (rc == GW_CORRUPT ||
         rc == GW_INVALID) { /* refused, and said in the log: somebody has to look */
@@ -301,7 +332,7 @@ static int refresh_subject(struct gateway_job *job, const struct auth_subject *o
     if (rc == GW_OK) {
         now.checked_ms = gw_wall_ms();
         now.id = old->id;
-        rc = identity_put_subject(gw, &now, err);
+        rc = put_subject(gw, job, &now, err);
     }
     if (rc == GW_OK && has_changed(old, &now)) {
         job->tell_kind = CACHE_SUBJECT;
@@ -327,7 +358,7 @@ int job_subject(struct gateway_job *job)
         return rc;
     if (job->n_fields > 2 && gw_str_eq_c(job->fields[2], "refresh") && !s.service)
         return refresh_subject(job, &s);
-    return put_subject_entry(gw, &s, err);
+    return put_subject_entry(gw, job, &s, err);
 }
 
 /* Directories in order, then the account file; a person belongs to the first that knows the name,
@@ -346,7 +377,7 @@ static int login(struct gateway_job *job, struct gw_str user, struct gw_str pass
         rc = auth_ldap_login(&gw->snapshot->ldap[i], user, password, address_of, gw,
                              job->deadline_ms, &job->arena, out, err);
         if (rc != GW_UNAUTHENTICATED || err->sys != AUTH_NO_SUCH_USER)
-            return rc == GW_OK ? identity_put_subject(gw, out, err) : rc;
+            return rc == GW_OK ? put_subject(gw, job, out, err) : rc;
     }
     if (gw->config->users_file == NULL)
         return rc;
@@ -354,7 +385,7 @@ static int login(struct gateway_job *job, struct gw_str user, struct gw_str pass
     if (rc == GW_OK)
         rc = auth_users_login(users, user, password, &job->arena, out, err);
     if (rc == GW_OK)
-        rc = identity_put_subject(gw, out, err);
+        rc = put_subject(gw, job, out, err);
     auth_users_free(users);
     return rc;
 }
@@ -392,7 +423,7 @@ int job_mint(struct gateway_job *job)
                          gw_str_eq_c(job->fields[4], "write") ? AUTH_ROLE_WRITE : AUTH_ROLE_READ,
                          gw_wall_ms(), (int64_t)expires, err);
     if (rc == GW_OK)
-        rc = identity_put_token(job->gw, &t, err);
+        rc = put_token(job->gw, job, &t, err);
     if (rc == GW_OK) {
         job->result.text = gw_arena_dup(&job->arena, gw_str_c(text));
         if (job->result.text.p == NULL)

@@ -71,6 +71,7 @@ class Nginx:
         self.conf, self.config_file, self.policy_dir = self.folder / "nginx.conf", self.folder / "hubgate.yaml", self.folder / "policy.d"
         self.data, self.cache, self.logs = self.folder / "data", self.folder / "cache", self.folder / "logs"
         self.error_log, self.access_log, self.audit_log = self.logs / "error.log", self.logs / "access.log", self.logs / "audit.jsonl"
+        self.env: dict[str, str] = {}              # of the master, besides ours
         self.pid = self.began = 0
         self.process: subprocess.Popen | None = None
         for path in (self.data, self.cache, self.logs, self.folder / "temp", self.policy_dir):
@@ -145,7 +146,7 @@ http {{
     def start(self) -> "Nginx":
         if self.hubgate and not module_file().exists():
             raise procs.LabError(f"{module_file()} is not built: run make")
-        self.process = procs.spawn(self.command, self.logs / "stderr.log", self.folder)
+        self.process = procs.spawn(self.command, self.logs / "stderr.log", self.folder, {**os.environ, **self.env})
         if self.daemon:
             if self.process.wait(30) != 0:
                 raise procs.LabError(f"nginx ended with {self.process.returncode}:\n{self.tail()}")

@@ -23,7 +23,7 @@ from .fetch import Response, basic, fetch
 from .hub import default_cache
 from .hubctl import HubProcess
 from .logcheck import LogCheck
-from .nginx import Nginx
+from .nginx import Nginx, give
 from .redis import USER as REDIS_USER, Redis
 from .repos import Maker
 from .slapd import MEMBERS, PEOPLE, ROLES, SERVICE, Slapd, group_dn
@@ -60,12 +60,13 @@ class World:
                  policy: str | dict | None = None, private: Mapping[str, Any] | None = None, tls: bool = False,
                  upstream_tls: bool = False, hub_options: Iterable[str] = (), roles: Iterable[str] = ROLES, main_extra: str = "", http_extra: str = "",
                  server_extra: str = "", daemon: bool = False, redis: Redis | Iterable[Redis] = (), redis_tls: bool = False,
-                 node_of: "World | None" = None) -> None:
+                 node_of: "World | None" = None, cache: Path | None = None, nginx_env: Mapping[str, str] | None = None) -> None:
         """`hub`, `slapd`: running ones to be shared.  `upstream`: any other hub in place of the lab's.
         `settings`: dotted keys of hubgate.yaml.  `policy`: text, or data (see sample_policy).
         `tls`: the gateway listens with TLS too (.tls_url).  `upstream_tls`: the Hub does (a Hub of its own, then).
         `private`: {"acme/name": folder, or files as in repos.py}; by default acme/llm.  `roles`: who gets a token.
-        `redis`: running ones, in order (see redis.py).  `node_of`: another node of that world's cluster, which lives as long as this one."""
+        `redis`: running ones, in order (see redis.py).  `node_of`: another node of that world's cluster, which lives as long as this one.
+        `cache`: the cache's folder, in place of one in `folder`.  `nginx_env`: more of nginx's environment."""
         self.made_folder = folder is None
         self.folder = Path(folder or tempfile.mkdtemp(prefix="hubgate-lab-")).resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -94,6 +95,9 @@ class World:
             self.hub = HubProcess(self.folder / "hub", [*more, *hub_options], "hf_" + secrets.token_hex(20), self.ca.file if cert else None)
         self.nginx = Nginx(self.folder, workers, self.ca.cert("nginx") if tls else None, main_extra, http_extra, server_extra,
                            daemon=daemon)
+        self.nginx.env = dict(nginx_env or {})
+        self.nginx.cache = cache or self.nginx.cache
+        give(self.nginx.cache)
         self.url, self.tls_url = self.nginx.url, self.nginx.tls_url
         if node_of:
             self.nginx.data = node_of.nginx.data
