@@ -74,7 +74,8 @@ def test_the_holder_dies(nodes: list[World], hub: HubProcess) -> None:
     check(facts["clients"][1:], facts)
     os.kill(held.nginx.pid, signal.SIGCONT)
     hub.wait_idle()
-    assert hub.content_bytes() <= 2 * facts["size"] + IN_FLIGHT    # the new workers of the dead node adopt its fill as well
+    assert hub.content_bytes() <= facts["size"] + IN_FLIGHT, hub.content_bytes() / MIB
+    print(f"{hub.content_bytes() / MIB:.1f} MiB for {facts['size'] / MIB:.0f}")
 
 
 def test_redis_dies_in_mid_fill(nodes: list[World], redis: Redis, hub: HubProcess) -> None:
