@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -51,6 +52,16 @@ def evict(path: Path, first: int = 0) -> None:
             os.fsync(file.fileno())
             os.posix_fadvise(file.fileno(), first, 0, os.POSIX_FADV_DONTNEED)
         return not any(pages_in_memory(path)[first // PAGE:])
+    for _ in range(3):
+        try:
+            procs.wait_until("the pages to go", gone, 4)
+            return
+        except procs.LabError:                               # somebody (a socket, another CPU's list) still holds a page of this inode
+            stat, copy = path.stat(), path.with_suffix(".copy")
+            shutil.copyfile(path, copy)
+            os.chown(copy, stat.st_uid, stat.st_gid)
+            copy.chmod(stat.st_mode & 0o7777)
+            copy.rename(path)
     procs.wait_until("the pages to go", gone)
 
 
