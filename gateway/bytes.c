@@ -78,6 +78,22 @@ int gateway_file_warm(struct gateway *gw, struct gateway_request *req, uint64_t 
     return GW_AGAIN;
 }
 
+/* Everything that nginx will cut out of the file, window by window. */
+static int warm_pieces(struct gateway *gw, struct gateway_request *req, struct gw_error *err)
+{
+    struct range_piece pieces[RANGES_MAX];
+    size_t n = range_pieces(req->range, req->state->file_end, pieces);
+    int rc = GW_OK;
+
+    for (size_t i = 0; rc == GW_OK && i < n; i++)
+        for (uint64_t at = pieces[i].first, next; rc == GW_OK && at < pieces[i].end; at = next) {
+            next = (at / CACHE_WINDOW + 1) * CACHE_WINDOW;
+            next = next < pieces[i].end ? next : pieces[i].end;
+            rc = gateway_file_warm(gw, req, at, next, err);
+        }
+    return rc;
+}
+
 int gateway_file_want(struct gateway *gw, struct gateway_request *req, uint64_t offset,
                       uint64_t *avail, int *fd, struct gw_error *err)
 {
@@ -94,9 +110,13 @@ int gateway_file_want(struct gateway *gw, struct gateway_request *req, uint64_t 
     }
     if (rc != GW_OK || *avail == 0)
         return rc;
-    if (*avail > window)
-        *avail = window;
-    rc = gateway_file_warm(gw, req, offset, offset + *avail, err);
+    if (st->several) {
+        rc = warm_pieces(gw, req, err);
+    } else {
+        if (*avail > window)
+            *avail = window;
+        rc = gateway_file_warm(gw, req, offset, offset + *avail, err);
+    }
     if (rc == GW_AGAIN) {
         *avail = 0;
         return GW_OK;

@@ -90,7 +90,6 @@ enum gateway_body {
     GATEWAY_EMPTY = 0,
     GATEWAY_MEMORY,
     GATEWAY_FILE, /* in windows: gateway_file_want */
-    GATEWAY_BLOB, /* for several ranges: the door's to cut */
     GATEWAY_TAKE  /* no answer yet: read the body, gateway_give it, then step again */
 };
 
@@ -102,7 +101,6 @@ struct gateway_answer {
     struct gw_str etag;       /* quoted; empty: none */
     enum gateway_body kind;
     struct gw_str memory; /* GATEWAY_MEMORY */
-    int fd;               /* GATEWAY_BLOB: borrowed until gateway_end */
     uint64_t size;        /* of the whole representation */
     uint64_t first, end;  /* GATEWAY_FILE: send [first, end); status and Content-Range are set */
     bool ranges;          /* Accept-Ranges: bytes, nginx's range filter may work */

@@ -197,6 +197,7 @@ struct gateway_state {
     struct upload *upload;       /* NULL: the body is not kept */
     int fd;                      /* of a blob, or -1; ours */
     uint64_t file_first, file_end;
+    bool several; /* nginx cuts ranges out of it: one buffer, and no window of it alone */
     uint64_t warm_first, warm_end; /* found in memory, or brought there */
     int64_t warm_until_ms;         /* pages may go again */
     bool sending;                  /* nothing of the arena from here on is needed any more: */
@@ -395,6 +396,11 @@ struct gw_str write_author(struct gw_arena *a, const struct gateway_identity *wh
  * allowed. RANGE_SEVERAL: some of them are there. */
 enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first, uint64_t *end,
                             bool *open);
+/* The ranges of a header that range_parse took, those that hold anything. @return how many */
+struct range_piece {
+    uint64_t first, end;
+};
+size_t range_pieces(struct gw_str header, uint64_t size, struct range_piece out[RANGES_MAX]);
 /* Does this client start anew on a 200 to a resumed download? (hf_hub 0.36.2 and >= 1.5 do, others
  * append) */
 bool range_client_restarts(struct gw_str user_agent);

@@ -58,6 +58,18 @@ enum range_kind range_parse(struct gw_str header, uint64_t size, uint64_t *first
     return n == 0 ? RANGE_NONE : n > 1 && all == RANGE_ONE ? RANGE_SEVERAL : all;
 }
 
+size_t range_pieces(struct gw_str header, uint64_t size, struct range_piece out[RANGES_MAX])
+{
+    struct gw_str rest = gw_str_trim(header), spec;
+    size_t n = 0;
+    bool open;
+
+    gw_str_split(&rest, '=', &spec);
+    while (n < RANGES_MAX && gw_str_split(&rest, ',', &spec))
+        n += one_range(gw_str_trim(spec), size, &out[n].first, &out[n].end, &open) == RANGE_ONE;
+    return n;
+}
+
 bool range_client_restarts(struct gw_str ua)
 {
     static const char mark[] = "hf_hub/";

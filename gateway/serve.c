@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define SMALL_COPY (32u << 10)
+#define SEVERAL_MAX (64u << 20) /* bytes of several ranges; they are brought into memory first */
 
 static struct gw_str digest_of(const struct hub_entry *e)
 {
@@ -159,7 +160,8 @@ int serve_span(struct gateway_request *req, struct gateway_answer *ans, uint64_t
     ans->size = size;
     ans->first = st->file_first = span->first;
     ans->end = st->file_end = span->end;
-    ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
+    if (!ans->ranges) /* else nginx says it, if it does not cut */
+        ANSWER_HEADER(ans, "Accept-Ranges", GW_STR("bytes"));
     if (span->kind != RANGE_ONE)
         return GW_OK;
     range = gw_arena_printf(&st->arena, "bytes %llu-%llu/%llu", (unsigned long long)span->first,
@@ -252,14 +254,22 @@ static int serve_blob(struct gateway *gw, struct gateway_request *req, struct ga
         return GW_OK;
     }
     req->state->fd = fd;
-    if (span->kind != RANGE_SEVERAL)
-        return serve_span(req, ans, e->size, span);
-    ans->status = 200;
-    ans->kind = GATEWAY_BLOB;
-    ans->fd = fd;
-    ans->size = e->size;
-    ans->ranges = true;
-    return GW_OK;
+    req->state->several = ans->ranges = span->kind == RANGE_SEVERAL;
+    return serve_span(req, ans, e->size, span);
+}
+
+/* Is it worth to be cut into parts? The whole is always allowed (RFC 9110 14.2). */
+static bool several_ok(const struct gateway_request *req, uint64_t size)
+{
+    struct range_piece pieces[RANGES_MAX];
+    uint64_t sum = 0;
+
+    for (size_t n = range_pieces(req->range, size, pieces); n > 0; n--) {
+        uint64_t length = pieces[n - 1].end - pieces[n - 1].first;
+
+        sum += length < SEVERAL_MAX ? length : SEVERAL_MAX + 1;
+    }
+    return sum <= SEVERAL_MAX;
 }
 
 static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
@@ -278,7 +288,9 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
         return rc;
     if (span.kind == RANGE_UNSATISFIABLE)
         return serve_range_error(gw, req, ans, e->size, GW_STR(""));
-    if (span.kind == RANGE_NONE) { /* nonsense, or who starts anew: the whole */
+    if (span.kind == RANGE_SEVERAL && !several_ok(req, e->size))
+        span.kind = RANGE_NONE;
+    if (span.kind != RANGE_ONE) { /* several: nginx cuts them; nonsense, or who starts anew */
         span.first = 0;
         span.end = e->size;
     }

@@ -11,7 +11,6 @@
 
 
 static ngx_int_t ngx_http_hubgate_send_memory(ngx_http_hubgate_ctx_t *ctx);
-static ngx_int_t ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx);
 static ngx_int_t ngx_http_hubgate_send_file(ngx_http_hubgate_ctx_t *ctx);
 
 
@@ -114,9 +113,6 @@ ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx)
     case GATEWAY_MEMORY:
         return ngx_http_hubgate_send_memory(ctx);
 
-    case GATEWAY_BLOB:
-        return ngx_http_hubgate_send_blob(ctx);
-
     default:
         r->header_only = 1;
         rc = ngx_http_send_header(r);
@@ -159,39 +155,6 @@ ngx_http_hubgate_send_memory(ngx_http_hubgate_ctx_t *ctx)
     b->pos = (u_char *) ans->memory.p;
     b->last = b->pos + ans->memory.n;
     b->memory = 1;
-    b->last_buf = 1;
-    b->last_in_chain = 1;
-
-    out.buf = b;
-    out.next = NULL;
-
-    return ngx_http_output_filter(r, &out);
-}
-
-
-/* several ranges: nginx cuts them out of the whole; a cold page may block here */
-
-static ngx_int_t
-ngx_http_hubgate_send_blob(ngx_http_hubgate_ctx_t *ctx)
-{
-    ngx_int_t                 rc;
-    ngx_buf_t                *b = &ctx->buf;
-    ngx_chain_t               out;
-    ngx_http_request_t       *r = ctx->r;
-
-    rc = ngx_http_send_header(r);
-
-    if (rc == NGX_ERROR || rc > NGX_OK || r->header_only) {
-        return rc;
-    }
-
-    ctx->file.fd = ctx->ans.fd;
-    ctx->file.log = r->connection->log;
-    ngx_str_set(&ctx->file.name, "hubgate file");
-
-    b->file = &ctx->file;
-    b->file_last = (off_t) ctx->ans.size;
-    b->in_file = 1;
     b->last_buf = 1;
     b->last_in_chain = 1;
 

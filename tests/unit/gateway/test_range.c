@@ -85,6 +85,30 @@ static void test_ranges(void **state)
     }
 }
 
+static void test_pieces(void **state)
+{
+    static const struct {
+        const char *header, *pieces; /* of a file of 100 bytes */
+    } rows[] = {
+        {"bytes=5-9", "5-10"},     {"bytes=0-0, 5-9 ,-7", "0-1 5-10 93-100"},
+        {"BYTES = 90-", "90-100"}, {"bytes=200-300,1-1", "1-2"}, /* what is not there is left out */
+        {"bytes=100-", ""},        {"", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct range_piece pieces[RANGES_MAX];
+        size_t n = range_pieces(gw_str_c(rows[i].header), 100, pieces);
+        char got[200] = "";
+
+        for (size_t k = 0; k < n; k++) {
+            snprintf(got + strlen(got), sizeof(got) - strlen(got), "%s%llu-%llu", k ? " " : "",
+                     (unsigned long long)pieces[k].first, (unsigned long long)pieces[k].end);
+        }
+        assert_string_equal(got, rows[i].pieces);
+    }
+}
+
 static void test_clients(void **state)
 {
     static const struct {
@@ -122,6 +146,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ranges),
+        cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_clients),
     };
 
