@@ -387,8 +387,8 @@ int cache_blob_put(struct cache *c, struct gw_str digest, struct gw_str bytes, s
     return held(c, digest) ? GW_OK : write_blob(c, digest, bytes, err);
 }
 
-static int copy_in(struct cache *c, struct gw_str digest, uint64_t size, int from,
-                   struct gw_error *err)
+int cache_blob_copy(struct cache *c, struct gw_str digest, uint64_t size, int from,
+                    struct gw_error *err)
 {
     char path[CACHE_PATH_MAX];
     int fd = open_temp(c, digest, path, sizeof(path), err);
@@ -428,7 +428,7 @@ int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const 
         }
         /* another file system, another owner, too many links, no links at all */
         if (rc == GW_IO && (sys == EXDEV || sys == EPERM || sys == EMLINK || sys == EOPNOTSUPP)) {
-            rc = copy_in(c, digest, size, fd, err);
+            rc = cache_blob_copy(c, digest, size, fd, err);
         }
     }
     close(fd);

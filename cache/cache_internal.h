@@ -194,6 +194,11 @@ void cache_proof_init(struct cache_proof *p, struct gw_str digest, uint64_t size
 void cache_proof_update(struct cache_proof *p, const void *bytes, size_t n);
 bool cache_proof_right(struct cache_proof *p, struct gw_str digest);
 
+/* Job. The bytes of an open file into a blob of its own; what is copied is proved. @return GW_OK;
+ * GW_CORRUPT; GW_IO */
+int cache_blob_copy(struct cache *c, struct gw_str digest, uint64_t size, int from,
+                    struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- fill.c: the other half of the room ---- */
 int cache_fills_open(struct cache *c, struct gw_error *err)
     GW_MUST_CHECK;                       /* everything above is open; starts the fetcher */

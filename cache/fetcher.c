@@ -714,6 +714,10 @@ static void review(struct fetcher *x, int64_t now)
             f->demands_seen = demands;
             f->due_ms = 0;
         }
+        if (!atomic_load(&f->settled) && part_at_rest(f)) {
+            atomic_store(&f->settled, true);
+            fill_progress(f); /* jobs may hash now */
+        }
         if (!choose_source(x, f, now)) {
             f->served = true;
             continue;
@@ -724,6 +728,9 @@ static void review(struct fetcher *x, int64_t now)
                 f->n_transfers > 0 ? now + (f->answered ? CHECK_MS : KNOWN_MS / 4) : INT64_MAX;
             if (f->not_before_ms > now && f->not_before_ms < f->due_ms) {
                 f->due_ms = f->not_before_ms;
+            }
+            if (!atomic_load(&f->settled) && f->due_ms > now + LOOK_AGAIN_MS) {
+                f->due_ms = now + LOOK_AGAIN_MS;
             }
         }
     }
@@ -752,7 +759,8 @@ static void work(struct fetcher *x, int64_t now)
             continue;
         }
         f->served = true;
-        if (f->n_transfers == 0) { /* nothing is wanted: a job ends it, or a reader comes */
+        if (f->n_transfers == 0 &&
+            atomic_load(&f->settled)) { /* nothing is wanted: a job ends it, or a reader comes */
             if (map_missing(&f->map, 0) < f->map.granules) {
                 fill_let_go(f);
             }

@@ -31,6 +31,7 @@
 #define JOB_LOST_MS 60000 /* a job that was named and never begun is named again */
 #define JOB_RETRY_MS 5000
 #define JOB_IDLE_MS 100
+#define SETTLE_MS 5000        /* whoever is stopped within a write is waited for so long */
 #define FAILURE_MAX_MS 120000 /* beyond it the time is of another boot */
 #define SEAL_MS                                                                                    \
     700 /* a leaving process syncs so long; what it cannot seal costs time after a reboot only */
@@ -281,6 +282,8 @@ bool fill_claim(struct fill *f, bool fresh)
     atomic_store(&live->beat, (uint64_t)now); /* first: whoever sees the word sees us alive */
     if (atomic_compare_exchange_strong(&live->owner, &was, t->self)) {
         ours = true;
+        f->claimed_ms = now;
+        atomic_store(&f->settled, false);
         if (!f->owned) {
             f->owned = true;
             f->refs++;
@@ -498,8 +501,14 @@ static bool job_due(const struct fill *f, int64_t now)
     if (f->job_out && (f->job_running || now - f->job_out_ms < JOB_LOST_MS)) {
         return false;
     }
-    if (f->drop || f->contiguous == f->map.granules) {
+    if (f->drop) {
         return true;
+    }
+    if (f->contiguous == f->map.granules) {
+        return atomic_load(&f->settled) || now >= f->claimed_ms + SETTLE_MS;
+    }
+    if (!atomic_load(&f->settled)) {
+        return false;
     }
     there = map_bytes(&f->map, f->contiguous);
     return f->map.head->digest_len == 64 && there >= f->hashed + FILL_STEP_MIN;
@@ -570,36 +579,6 @@ static int read_failed(struct fill *f, struct gw_error *err, struct gw_error *wh
     return gw_fail_prefix(err, "part of %s dropped", f->digest);
 }
 
-/* A disk or a debugger may stop us in the middle of a write for so long that another process takes
- * the fill over, and has proved it by now: if our bytes are wrong, what was right is not any more.
- * The owner fetches them anew; what is a blob already is none. */
-void fill_written_late(struct fill *f, uint64_t from, uint64_t upto)
-{
-    struct cache *c = f->table->cache;
-    char path[CACHE_PATH_MAX];
-    struct stat named;
-    int lock;
-
-    if (!fill_safe(f)) {
-        return;
-    }
-    for (uint64_t g = from / CACHE_GRANULE; g * CACHE_GRANULE < upto; g++) {
-        atomic_store(&f->map.granule[g], GRANULE_WANTED); /* before its state: see publish */
-    }
-    fill_demand(f);
-    if (atomic_load(&f->map.live->state) == MAP_FILLING) {
-        return;
-    }
-    lock = parts_lock(f->table, true);
-    atomic_store(&f->map.live->state, MAP_CORRUPT);
-    if (cache_blob_path(c, fill_digest(f), path, sizeof(path)) && stat(path, &named) == 0 &&
-        (uint64_t)named.st_ino == f->map.head->part_ino) {
-        cache_blob_drop(c, fill_digest(f));
-    }
-    parts_unlock(lock);
-    fill_wake(f);
-}
-
 static int publish(struct fill *f, struct gw_error *err)
 {
     struct fill_table *t = f->table;
@@ -609,10 +588,6 @@ static int publish(struct fill *f, struct gw_error *err)
     int lock, rc;
 
     atomic_compare_exchange_strong(&f->map.live->state, &filling, MAP_PROVEN);
-    if (map_missing(&f->map, 0) < f->map.granules) { /* written late, after it was hashed */
-        part_drop(f, MAP_CORRUPT);
-        return gw_fail(err, GW_CORRUPT, 0, "part of %s was written to after its proof", f->digest);
-    }
     fill_wake(f);
     if (fdatasync(f->map.part_fd) != 0) {
         rc = gw_fail(err, GW_IO, errno, "fdatasync of the part of %s: %s", f->digest,
@@ -676,6 +651,29 @@ static int mismatch(struct fill *f, struct gw_error *err)
     }
     return gw_fail(err, GW_CORRUPT, 0, "%s: the bytes from upstream do not have this digest (%s)",
                    f->digest, rc == GW_OK ? "fetched once more" : "not tried again for now");
+}
+
+/* Whoever had it before is stopped within a write to this very file, and may wake up at any time:
+ * what is proved, and becomes the blob, is a copy. */
+static int finish_by_copy(struct fill *f, struct gw_error *err)
+{
+    struct fill_table *t = f->table;
+    int lock, rc;
+
+    rc = cache_blob_copy(t->cache, fill_digest(f), f->map.head->size, f->map.part_fd, err);
+    if (rc != GW_OK) {
+        return rc == GW_CORRUPT ? mismatch(f, err) : rc;
+    }
+    lock = parts_lock(t, true);
+    if (lock >= 0 && fill_ours(f) && !fill_ended(f)) {
+        atomic_store(&f->map.live->state, MAP_WHOLE);
+        part_remove(t, fill_digest(f));
+    }
+    parts_unlock(lock);
+    fill_unlist(f);
+    fill_wake(f);
+    fill_let_go(f);
+    return GW_OK;
 }
 
 static int finish(struct fill *f, bool right, struct gw_error *err)
@@ -776,6 +774,9 @@ static int run_job(struct fill *f, bool drop, struct gw_error *err)
         fill_enqueue(f);
     }
     pthread_mutex_unlock(&t->mutex);
+    if (!atomic_load(&f->settled)) {
+        return missing == f->map.granules ? finish_by_copy(f, err) : GW_OK;
+    }
     buffer = gw_alloc(READ_BYTES);
     if (buffer == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory to hash a part");

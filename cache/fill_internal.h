@@ -10,8 +10,10 @@
  * A fill belongs to the process whose word is in the map's `owner`: it fetches, hashes and
  * publishes. Everybody else reads, and takes the fill over (compare and swap) when the owner is
  * dead or says nothing for long. An owner that finds another word there has lost the fill and lets
- * go: it looks before each write and after it, before a hash state is saved, and before names are
- * made or removed (under the lock).
+ * go: it looks before each write, before a hash state is saved, and before names are made or
+ * removed (under the lock). One that was stopped in the middle of a write could still change what
+ * another one has proved: it holds a lock on the part meanwhile, and nothing is hashed before that
+ * is free; if that takes long, the blob is a copy of the part.
  *
  * A reader in any process says in the map what it wants: a granule is WANTED, or DEMANDED when
  * somebody waits for it now, or the whole is. It bumps `demands` and wakes the owner, whose fetcher
@@ -221,6 +223,8 @@ struct fill {
     char digest[CACHE_DIGEST_MAX + 1];
     char key[CACHE_DIGEST_MAX + sizeof("fill:")], lease_key[CACHE_DIGEST_MAX + sizeof("lease:")];
     struct map map;
+    /* Nobody who had it before is still writing: what is hashed from now on stays as it is. */
+    atomic_bool settled;
     atomic_bool gone; /* its names or sizes are no longer what they were: touch the map no more */
 
     /* under table->mutex */
@@ -229,6 +233,7 @@ struct fill {
     bool owned, queued;
     bool drop; /* the next job drops it */
     bool job_out, job_running;
+    int64_t claimed_ms;
     int64_t job_after_ms, job_out_ms, asked_ms; /* asked_ms: when the owner was last looked up */
     uint64_t contiguous;                        /* granules valid from the first on */
     uint64_t hashed;                            /* bytes */
@@ -282,8 +287,6 @@ void fill_wake(struct fill *f);
 void fill_demand(struct fill *f);
 bool fill_ours(const struct fill *f); /* by the map: false also when somebody took it away */
 bool fill_ended(const struct fill *f);
-/* Fetcher. These bytes of the part were written after the fill was lost. */
-void fill_written_late(struct fill *f, uint64_t from, uint64_t upto);
 /* Records why, for until_ms at least; before letting go. */
 void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms);
 /* GW_OK: no failure that counts now. */
@@ -315,6 +318,11 @@ void part_remove(struct fill_table *t, struct gw_str digest);
  * An end that came first stands: whoever lost the fill in between comes too late to drop a blob.
  * @return it was this call that ended it */
 bool part_drop(struct fill *f, enum map_state state);
+/* Fetcher, around each write: false: somebody else is about to prove it, do not write. */
+bool part_write_begin(struct fill *f);
+void part_write_end(struct fill *f);
+/* Fetcher, not within a write. Is no other process within one? */
+bool part_at_rest(struct fill *f);
 /* Job. The mismatches of the last hour, this one included. */
 unsigned part_note_mismatch(struct fill_table *t, struct gw_str digest);
 /* More than one within the hour: nobody tries again for a while, longer each time. */

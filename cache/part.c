@@ -430,6 +430,35 @@ bool part_drop(struct fill *f, enum map_state state)
     return first;
 }
 
+/* ---- writing ---- */
+
+/* By open file (Linux), so a process that attached the part twice is two. @return false: somebody
+ * else's lock is in the way */
+static bool write_lock(struct fill *f, short type)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET};
+
+    return fcntl(f->map.part_fd, F_OFD_SETLK, &lock) == 0 || (errno != EAGAIN && errno != EACCES);
+}
+
+bool part_write_begin(struct fill *f)
+{
+    return write_lock(f, F_RDLCK);
+}
+
+void part_write_end(struct fill *f)
+{
+    (void)write_lock(f, F_UNLCK);
+}
+
+bool part_at_rest(struct fill *f)
+{
+    bool free = write_lock(f, F_WRLCK);
+
+    (void)write_lock(f, F_UNLCK);
+    return free;
+}
+
 /* ---- mismatches ---- */
 
 static int64_t age_ms(const struct stat *st)

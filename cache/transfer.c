@@ -255,29 +255,41 @@ static void publish(struct transfer *t, uint64_t upto)
     }
 }
 
+/* @return GW_OK; GW_CONFLICT: the fill is not ours any more; GW_IO: t->bad says why */
+static int write_out(struct transfer *t, size_t n)
+{
+    struct fill *f = t->fill;
+    struct gw_error why = {0};
+    int rc = GW_CONFLICT;
+
+    if (!part_write_begin(f)) {
+        return rc;
+    }
+    if (fill_safe(f) && fill_ours(f) && !fill_ended(f)) {
+        rc = gw_pwrite_all(f->map.part_fd, t->buffer, n, t->pos, &why);
+        if (rc != GW_OK) {
+            t->bad = FILL_DISK;
+            t->bad_sys = why.sys != 0 ? why.sys : EIO;
+        }
+    }
+    part_write_end(f);
+    return rc;
+}
+
 /* @return false: t->bad says why, or the fill is not ours any more */
 bool transfer_flush(struct transfer *t)
 {
     struct fill *f = t->fill;
-    struct gw_error why = {0};
     size_t n = t->used;
+    int rc;
 
     if (t->lost || n == 0) {
         return !t->lost;
     }
     t->used = 0;
-    t->lost = !fill_safe(f) || !fill_ours(f) || fill_ended(f);
-    if (t->lost) {
-        return false;
-    }
-    if (gw_pwrite_all(f->map.part_fd, t->buffer, n, t->pos, &why) != GW_OK) {
-        t->bad = FILL_DISK;
-        t->bad_sys = why.sys != 0 ? why.sys : EIO;
-        return false;
-    }
-    t->lost = !fill_ours(f);
-    if (t->lost) {
-        fill_written_late(f, t->pos, t->pos + n);
+    rc = write_out(t, n);
+    t->lost = rc == GW_CONFLICT;
+    if (rc != GW_OK) {
         return false;
     }
     publish(t, t->pos + n);
