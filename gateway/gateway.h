@@ -133,7 +133,9 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req);
 int gateway_step(struct gateway *gw, struct gateway_request *req,
                  struct gateway_answer *ans) GW_MUST_CHECK;
 /* GATEWAY_TAKE: the next n bytes of the body. @return how many were taken: fewer: stop reading, and
- * give the rest when req->wake is called */
+ * give the rest when req->wake is called; GATEWAY_ENOUGH: it failed, and so much came since that no
+ * more is to be read: step */
+#define GATEWAY_ENOUGH SIZE_MAX
 size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char *p, size_t n);
 /* The body is complete. @return GW_AGAIN: it is being written, call again when req->wake is called;
  * GW_OK: step */

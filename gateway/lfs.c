@@ -24,11 +24,13 @@ struct signed_object {
     uint64_t size;
 };
 
-static void mac_of(const struct gateway *gw, struct gw_str text, char hex[65])
+/* An address is good for its own action only. */
+static void mac_of(const struct gateway *gw, struct gw_str text, bool verify, char hex[65])
 {
     uint8_t key[32], mac[32];
 
-    gw_hmac_sha256((struct gw_str){gw->key, sizeof(gw->key)}, GW_STR("lfs address"), key);
+    gw_hmac_sha256((struct gw_str){gw->key, sizeof(gw->key)},
+                   verify ? GW_STR("lfs verify") : GW_STR("lfs upload"), key);
     gw_hmac_sha256((struct gw_str){(const char *)key, sizeof(key)}, text, mac);
     gw_hex_encode(hex, mac, sizeof(mac));
     gw_wipe(key, sizeof(key));
@@ -49,7 +51,7 @@ struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct g
         (unsigned long long)o->size, (long long)(gw_wall_ms() / 1000 + SIGNED_S), hex);
     if (text.p == NULL)
         return text;
-    mac_of(gw, text, mac);
+    mac_of(gw, text, verify, mac);
     return gw_arena_printf(a, GW_STR_FMT "/-/%s/" GW_STR_FMT "/%s", GW_STR_ARG(public_url),
                            verify ? "lfs-verify" : "lfs", GW_STR_ARG(text), mac);
 }
@@ -69,7 +71,8 @@ static int read_address(const struct gateway *gw, struct gateway_request *req,
         n++;
     if (n != FIELDS || rest.p != NULL || f[7].n != 64 || !gw_is_hex_lower(f[3], 64))
         return GW_FORBIDDEN;
-    mac_of(gw, gw_str_sub(req->state->target.path, 0, req->state->target.path.n - 65), mac);
+    mac_of(gw, gw_str_sub(req->state->target.path, 0, req->state->target.path.n - 65),
+           req->state->target.route == HUB_OBJECT_VERIFY, mac);
     if (!gw_equal_secret(mac, f[7].p, 64))
         return GW_FORBIDDEN;
     subject = gw_arena_alloc(&req->state->arena, f[6].n / 2 + 1);

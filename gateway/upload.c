@@ -6,6 +6,8 @@
 
 #define HALF (1u << 20)
 #define UPLOAD_ARENA_MAX (1u << 20)
+/* Read on after a failure: most clients look for the answer only when they have sent all. */
+#define FORGOTTEN_MAX (64u << 20)
 
 struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
                           const struct upload_sink *sink, uint64_t limit)
@@ -95,6 +97,12 @@ static bool is_busy(struct gateway_request *req, struct upload *u)
     return false;
 }
 
+static size_t forget(struct upload *u, size_t n)
+{
+    u->forgotten += n;
+    return u->forgotten > FORGOTTEN_MAX ? GATEWAY_ENOUGH : n;
+}
+
 size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char *p, size_t n)
 {
     struct upload *u = req->state->upload;
@@ -107,7 +115,7 @@ size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char 
         if (!is_busy(req, u) && u->status == GW_OK && u->given > u->limit)
             fail(u, GW_TOO_LARGE, "more bytes than were announced, or than are taken here");
         if (!is_busy(req, u) && u->status != GW_OK)
-            return n; /* the rest is read and forgotten: the client then hears why */
+            return forget(u, n);
         memcpy(u->half[u->filling].p + u->half[u->filling].n, p + (n - left), piece);
         u->half[u->filling].n += piece;
         left -= piece;

@@ -29,7 +29,7 @@ struct upload {
     bool opened;
     int status; /* of the jobs; read when not busy */
     struct gw_error err;
-    uint64_t given, limit;
+    uint64_t given, limit, forgotten;
     unsigned filling, seq;
     struct {
         char *p;

@@ -444,7 +444,13 @@ ngx_http_hubgate_take_read(ngx_http_request_t *r)
 
     for ( ;; ) {
 
-        if (ngx_http_hubgate_take_bufs(ctx) == NGX_AGAIN) {
+        rc = ngx_http_hubgate_take_bufs(ctx);
+
+        if (rc == NGX_DECLINED) {      /* what else comes is lingered away */
+            break;
+        }
+
+        if (rc == NGX_AGAIN) {
             r->read_event_handler = ngx_http_block_reading;
 
             if (r->connection->read->timer_set) {
@@ -501,6 +507,11 @@ ngx_http_hubgate_take_bufs(ngx_http_hubgate_ctx_t *ctx)
         if (n) {
             taken = gateway_give(ngx_http_hubgate_worker.gw, &ctx->req,
                                  (char *) cl->buf->pos, n);
+
+            if (taken == GATEWAY_ENOUGH) {
+                return NGX_DECLINED;
+            }
+
             cl->buf->pos += taken;
 
             if (taken < n) {

@@ -70,6 +70,7 @@ int cli_user_list(struct cli *cli);
 int cli_repo_create(struct cli *cli);
 int cli_repo_import(struct cli *cli);
 int cli_repo_list(struct cli *cli);
+int cli_repo_undelete(struct cli *cli);
 int cli_cache_ls(struct cli *cli);
 int cli_cache_stat(struct cli *cli);
 int cli_cache_pin(struct cli *cli);

@@ -31,6 +31,8 @@ static const struct cli_command commands[] = {
     {"repo import", "[TYPE:]NS/NAME DIR [--message M]", "commit a folder to a private repository",
      cli_repo_import},
     {"repo list", "[--json]", "private repositories", cli_repo_list},
+    {"repo undelete", "[TYPE:]NS/NAME", "bring back what was deleted last under this name",
+     cli_repo_undelete},
     {"cache ls", "[--json]", "repositories of which files are held", cli_cache_ls},
     {"cache stat", "[--json]", "budget, what is held, the state of the checks", cli_cache_stat},
     {"cache pin", "RESOURCE | --list [--json]", "never evict the files of a repository",

@@ -70,6 +70,31 @@ int cli_repo_create(struct cli *cli)
     return rc == GW_OK ? 0 : rc == GW_CONFLICT ? 1 : 2;
 }
 
+int cli_repo_undelete(struct cli *cli)
+{
+    struct gateway_snapshot *s;
+    struct gateway *gw;
+    struct repo_id id;
+    struct gw_error err;
+    int rc;
+
+    if (cli->argc != 1)
+        return cli_usage("repo undelete");
+    if (parse_repo(cli->argv[0], &id) != 0)
+        return 2;
+    gw = cli_open(cli, &s);
+    if (gw == NULL)
+        return 2;
+    rc = repo_restore(s->config->data, &id, &err);
+    if (rc == GW_OK)
+        printf("back: " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(id.type),
+               GW_STR_ARG(id.ns), GW_STR_ARG(id.name));
+    else
+        cli_error("%s", err.text);
+    cli_close(gw, s);
+    return rc == GW_OK ? 0 : rc == GW_NOT_FOUND || rc == GW_CONFLICT ? 1 : 2;
+}
+
 static void show_progress(void *ctx, uint64_t done, uint64_t total, struct gw_str file)
 {
     cli_bar(ctx, done, total, file);

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import select
+import socket
 import subprocess
 from pathlib import Path
+from typing import Callable
+from urllib.parse import urlsplit
 
 import pytest
 from clients import hf, python
 
 from tests.lab import procs
-from tests.lab.world import World
+from tests.lab.world import World, sample_policy
 
 MIB = 1 << 20
 WORLD: dict = {"workers": 2}
@@ -142,7 +146,9 @@ def test_objects_that_lie(module_world: World) -> None:
     create(module_world, "lies")
     data = b"the bytes that were announced" * 1000
     oid = hashlib.sha256(data).hexdigest()
-    href = address(batch(module_world, "acme/lies", oid, len(data))["actions"]["upload"]["href"])
+    actions = batch(module_world, "acme/lies", oid, len(data))["actions"]
+    href = address(actions["upload"]["href"])
+    assert module_world.get(address(actions["verify"]["href"]).replace("/lfs-verify/", "/lfs/"), None, "PUT", body=data).status == 403
     for body, status in ((data[:-1], 422), (data[:-1] + b"x", 422), (data + b"x", 413), (b"", 422)):
         got = module_world.get(href, None, "PUT", body=body)
         assert got.status == status, (status, got.status, got.body)
@@ -189,3 +195,37 @@ def test_bad_commits(module_world: World) -> None:
     got = module_world.get(url, "writer", "POST", body=head)
     assert got.status == 200                # nothing to do: the tip
     procs.wait_until("nothing is left in data/tmp", lambda: not list((module_world.folder / "data/tmp").iterdir()))
+
+
+def test_deleted_and_back(make_world: Callable[..., World]) -> None:
+    """Only who may delete does; nothing of it is read any more, also by its commit; `hubgate repo undelete` brings it back."""
+    policy = sample_policy("file")
+    policy["rules"].append({"id": "admins-delete", "allow": ["delete"], "to": ["group:admins"], "where": {"hub": "private", "repo": "acme/*"}})
+    world = make_world(people="file", policy=policy)
+    body, json_type = json.dumps({"name": "llm", "organization": "acme"}).encode(), {"Content-Type": "application/json"}
+    info = json.loads(world.get("/api/models/acme/llm", "reader").body)
+    for who, status in (("writer", 403), ("stranger", 404)):
+        assert world.get("/api/repos/delete", who, "DELETE", body=body, headers=json_type).status == status
+    assert world.get("/api/repos/delete", "admin", "DELETE", body=body, headers=json_type).status == 200
+    for route in ("/api/models/acme/llm", f"/api/models/acme/llm/revision/{info['sha']}", "/acme/llm/resolve/main/config.json"):
+        procs.wait_until("it is gone", lambda: world.get(route, "reader").status == 404)
+    assert world.get("/api/repos/delete", "admin", "DELETE", body=body, headers=json_type)["x-error-code"] == "RepoNotFound"
+    assert world.cli("repo", "undelete", "acme/llm").returncode == 0
+    procs.wait_until("it is back", lambda: world.get("/api/models/acme/llm", "reader").status == 200)
+    assert json.loads(world.get("/api/models/acme/llm", "reader").body)["sha"] == info["sha"]
+    assert world.cli("repo", "undelete", "acme/llm", check=False).returncode == 1
+
+
+def test_who_goes_on_sending_is_answered(module_world: World) -> None:
+    """After a failure 64 MiB more are read, for clients that look for the answer when they have sent all; then it comes, whatever they do."""
+    create(module_world, "endless")
+    href = address(batch(module_world, "acme/endless", "0" * 64, 10)["actions"]["upload"]["href"])
+    parts = urlsplit(module_world.url)
+    with socket.create_connection((str(parts.hostname), int(parts.port or 80)), 60) as sock:
+        sock.sendall(f"PUT {href} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {1 << 40}\r\n\r\n".encode())
+        sent, piece = 0, bytes(MIB)
+        while not select.select([sock], [], [], 0)[0]:
+            assert sent < 1 << 30, "a GiB was read"
+            sock.sendall(piece)
+            sent += len(piece)
+        assert sock.recv(100).startswith(b"HTTP/1.1 413 ")
