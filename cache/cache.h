@@ -358,9 +358,11 @@ int cache_blob_take(struct cache *c, struct gw_str digest, uint64_t size, const 
                     struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- pages ---- */
-/* Bytes of a file that are looked at, sent and brought at a time; windows begin at multiples. */
+/* Bytes of a file that are sent and brought at a time; windows begin at multiples. */
 #define CACHE_WINDOW (2u << 20)
-/* Loop: never waits for a disk. Are these bytes (<= CACHE_WINDOW) of an open file in memory? Also
+/* Bytes that are looked at together: each look costs some 4 % of what TLS takes for a window. */
+#define CACHE_LOOK (4 * CACHE_WINDOW)
+/* Loop: never waits for a disk. Are these bytes (<= CACHE_LOOK) of an open file in memory? Also
  * true when nothing can say so (the file of another user). */
 bool cache_in_memory(int fd, uint64_t offset, uint64_t n);
 /* Job. Reads the window at offset of a blob or part into memory, and asks the kernel for the next

@@ -23,13 +23,13 @@
 
 bool cache_in_memory(int fd, uint64_t offset, uint64_t n)
 {
-    unsigned char pages[CACHE_WINDOW / PAGE_MIN + 1];
+    unsigned char pages[CACHE_LOOK / PAGE_MIN + 1];
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = offset / page * page;
     size_t length = (size_t)(offset - from + n), count = (length + page - 1) / page;
     bool all = true;
     void *at;
 
-    if (n == 0 || n > CACHE_WINDOW || page < PAGE_MIN) {
+    if (n == 0 || n > CACHE_LOOK || page < PAGE_MIN) {
         return true;
     }
     at = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, (off_t)from);

@@ -47,13 +47,20 @@ int gateway_file_warm(struct gateway *gw, struct gateway_request *req, uint64_t 
 {
     struct gateway_state *st = req->state;
     struct gw_want want = {.peer = GW_PEER_READ, .arg = GW_STR("")};
+    uint64_t ahead = end == st->file_end ? end : offset + CACHE_LOOK;
     bool waited = st->parked;
     char key[128];
     int rc;
 
+    if (ahead > st->file_end)
+        ahead = st->file_end;
     metrics_parked(gw, st, false);
     if (offset >= st->warm_first && end <= st->warm_end && gw_mono_ms() < st->warm_until_ms)
         return GW_OK;
+    if (ahead > end && cache_in_memory(file_fd(st), offset, ahead - offset))
+        return warm(st, offset, ahead);
+    if (ahead > end && cache_in_memory(file_fd(st), offset, ahead - offset))
+        return warm(st, offset, ahead);
     if (cache_in_memory(file_fd(st), offset, end - offset))
         return warm(st, offset, end);
     snprintf(key, sizeof(key), "bring\n" GW_STR_FMT "\n%llu", GW_STR_ARG(st->digest),

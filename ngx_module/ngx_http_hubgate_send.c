@@ -400,6 +400,10 @@ ngx_http_hubgate_file_write(ngx_http_request_t *r)
         ngx_del_timer(&ctx->timer);
     }
 
+    if (wev->posted) {     /* epoll was first: else two windows in one turn */
+        ngx_delete_posted_event(wev);
+    }
+
     clcf = ngx_http_get_module_loc_conf(r, ngx_http_core_module);
 
     if (wev->timedout) {
