@@ -387,6 +387,25 @@ static const struct option limits_rows[] = {
     {0},
 };
 
+static const struct option multipart_rows[] = {
+    {.name = "above",
+     .type = OPT_SIZE,
+     .offset = AT(multipart.above_bytes),
+     .def = "5GiB",
+     .min = 1,
+     .max = 1ll << 60,
+     .help = "Larger objects are sent in parts by clients that can (`huggingface_hub`, JavaScript, "
+             "`hf lfs-enable-largefiles`): after a failure one part is sent again, not the whole."},
+    {.name = "part",
+     .type = OPT_SIZE,
+     .offset = AT(multipart.part_bytes),
+     .def = "64MiB",
+     .min = 1 << 16,
+     .max = 1ll << 40,
+     .help = "Bytes of a part; more where an object would have over 128 of them."},
+    {0},
+};
+
 static const struct option top_rows[] = {
     {.name = "public_urls",
      .type = OPT_LIST,
@@ -460,6 +479,10 @@ static const struct option top_rows[] = {
      .rows = identity_rows,
      .help = "How long what is known of people holds."},
     {.name = "limits", .type = OPT_MAP, .rows = limits_rows, .help = "Ceilings."},
+    {.name = "multipart",
+     .type = OPT_MAP,
+     .rows = multipart_rows,
+     .help = "Uploads of very large objects."},
     {0},
 };
 

@@ -81,6 +81,9 @@ struct config {
         int64_t wait_ms;  /* how long a request waits for facts before 503 */
         uint64_t jobs[6]; /* by enum gw_peer: jobs in flight per worker */
     } limits;
+    struct {
+        uint64_t above_bytes, part_bytes; /* objects over the first one come in parts */
+    } multipart;
     struct gw_arena arena; /* owns every string above */
 };
 

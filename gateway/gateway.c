@@ -204,6 +204,7 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
         return 64u << 10;
     case HUB_COMMIT:
     case HUB_OBJECT:
+    case HUB_OBJECT_PART:
         return GATEWAY_BODY_STREAM;
     case HUB_PREUPLOAD:
     case HUB_VALIDATE_YAML:
@@ -215,6 +216,7 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
     case HUB_TAG:
     case HUB_LFS_BATCH:
     case HUB_OBJECT_VERIFY:
+    case HUB_OBJECT_COMPLETE:
         return GW_JSON_DOC_MAX;
     default:
         return 0;
@@ -374,8 +376,11 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
     rc = answer_open_route(gw, req, ans);
     if (rc != GW_NOT_FOUND)
         return rc;
-    if (st->target.route == HUB_OBJECT) /* the address is the credential */
+    /* the address is the credential */
+    if (st->target.route == HUB_OBJECT || st->target.route == HUB_OBJECT_PART)
         return lfs_object(gw, req, ans);
+    if (st->target.route == HUB_OBJECT_COMPLETE)
+        return lfs_complete(gw, req, ans);
     if (st->target.route == HUB_OBJECT_VERIFY)
         return lfs_verify(gw, req, ans);
     rc = identity_of(gw, req, &cred, &st->who, &why, &detail);

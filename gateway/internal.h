@@ -370,13 +370,18 @@ int write_yaml(struct gateway *gw, struct gateway_request *req, struct gateway_a
 int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int lfs_verify(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int lfs_complete(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+enum lfs_action { LFS_PUT, LFS_VERIFY, LFS_PART, LFS_COMPLETE };
 struct lfs_object_id {
     struct gw_str type, ns, name, sha256, subject;
     uint64_t size;
+    int64_t until_s;      /* unix: when the address is over */
+    uint64_t chunk, part; /* LFS_PART, LFS_COMPLETE (part 0) */
 };
-/* The address to PUT an object at, or to confirm it; p == NULL: no memory. Any thread. */
+/* The address to PUT an object or one of its parts at, to end its parts, or to confirm it; p ==
+ * NULL: no memory. Any thread. */
 struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct gw_str public_url,
-                          const struct lfs_object_id *o, bool verify);
+                          const struct lfs_object_id *o, enum lfs_action action);
 /* Job: a branch has a new tip, durable in data/: into the index, and as the job's answer. */
 int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
                   struct gw_str commit);
@@ -427,6 +432,7 @@ int job_ref(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
+int job_complete(struct gateway_job *job);
 int job_lease(struct gateway_job *job);
 int job_audit(struct gateway_job *job);
 int job_bring(struct gateway_job *job);

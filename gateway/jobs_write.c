@@ -189,57 +189,136 @@ int job_preupload(struct gateway_job *job)
 
 /* ---- batch ---- */
 
-static int put_object(struct gateway_job *job, struct gw_buf *out, const struct repo_id *id,
-                      struct gw_str public_url, struct gw_str subject,
+#define BATCH_ANSWER_MAX (96u << 20)
+#define SIGNED_S 21600 /* 6 h, and a second for each MiB: a large object over a slow line */
+#define SIGNED_MAX_S 604800
+
+static int no_memory(struct gateway_job *job)
+{
+    return gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+}
+
+/* An address for each part, and the one that ends them. */
+static int put_parts(struct gateway_job *job, struct gw_str public_url, struct lfs_object_id *what,
+                     struct hub_batch_answer *answer)
+{
+    struct gw_arena *a = &job->arena;
+    struct gw_str *parts;
+    uint64_t n;
+
+    what->chunk = repo_parts_chunk(what->size, job->gw->config->multipart.part_bytes);
+    n = repo_parts_count(what->size, what->chunk);
+    parts = gw_arena_alloc(a, n * sizeof(*parts));
+    if (parts == NULL)
+        return no_memory(job);
+    for (uint64_t i = 0; i < n; i++) {
+        what->part = i + 1;
+        parts[i] = lfs_address(job->gw, a, public_url, what, LFS_PART);
+        if (parts[i].p == NULL)
+            return no_memory(job);
+    }
+    what->part = 0;
+    answer->parts = parts;
+    answer->n_parts = n;
+    answer->chunk_size = gw_arena_printf(a, "%llu", (unsigned long long)what->chunk);
+    answer->href = lfs_address(job->gw, a, public_url, what, LFS_COMPLETE);
+    return answer->chunk_size.p && answer->href.p ? GW_OK : no_memory(job);
+}
+
+static int put_upload(struct gateway_job *job, struct gw_str public_url, bool in_parts,
+                      struct lfs_object_id *what, struct hub_batch_answer *answer)
+{
+    int rc = GW_OK;
+
+    if (in_parts && what->size > 0)
+        rc = put_parts(job, public_url, what, answer);
+    else
+        answer->href = lfs_address(job->gw, &job->arena, public_url, what, LFS_PUT);
+    answer->verify_href = lfs_address(job->gw, &job->arena, public_url, what, LFS_VERIFY);
+    answer->expires_in_s = 3600;
+    return rc != GW_OK || (answer->href.p && answer->verify_href.p) ? rc : no_memory(job);
+}
+
+struct batch {
+    struct repo_id id;
+    struct hub_batch asked;
+    struct gw_str public_url, subject;
+    bool in_parts;
+};
+
+static int put_object(struct gateway_job *job, struct gw_buf *out, const struct batch *b,
                       const struct hub_batch_object *o)
 {
     struct hub_batch_answer answer = {.object = o, .action = GW_STR("upload")};
-    struct lfs_object_id what = {id->type, id->ns, id->name, gw_str_c(o->oid), subject, o->size};
+    int64_t valid_s = SIGNED_S + (int64_t)(o->size >> 20);
+    struct lfs_object_id what = {b->id.type,
+                                 b->id.ns,
+                                 b->id.name,
+                                 gw_str_c(o->oid),
+                                 b->subject,
+                                 o->size,
+                                 gw_wall_ms() / 1000 +
+                                     (valid_s < SIGNED_MAX_S ? valid_s : SIGNED_MAX_S),
+                                 0,
+                                 0};
     uint64_t held;
-    int rc = repo_object_held(job->gw->config->data, id, what.sha256, &held, &job->result.err);
+    int rc = repo_object_held(job->gw->config->data, &b->id, what.sha256, &held, &job->result.err);
 
     if (rc == GW_OK && held != o->size) {
         answer.error = 422;
         answer.message = GW_STR("an object of this sha256 has another size");
     } else if (rc == GW_NOT_FOUND && job->result.err.sys == REPO_NO_OBJECT) {
-        answer.href = lfs_address(job->gw, &job->arena, public_url, &what, false);
-        answer.verify_href = lfs_address(job->gw, &job->arena, public_url, &what, true);
-        answer.expires_in_s = 3600;
-        rc = answer.href.p && answer.verify_href.p
-                 ? GW_OK
-                 : gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+        rc = put_upload(job, b->public_url, b->in_parts, &what, &answer);
     }
     if (rc == GW_OK)
         hub_put_batch(out, &answer);
     return rc;
 }
 
+/* An object that is named twice is answered once: huggingface.js would send it twice at a time. */
+static bool named_before(const struct hub_batch *x, size_t i)
+{
+    for (size_t j = 0; j < i; j++)
+        if (memcmp(x->objects[j].oid, x->objects[i].oid, 64) == 0)
+            return true;
+    return false;
+}
+
+static int put_objects(struct gateway_job *job, struct gw_buf *out, struct batch *b)
+{
+    int rc = GW_OK;
+
+    /* git-lfs gives all objects of a batch to the agent of its one transfer */
+    for (size_t i = 0; b->asked.multipart && i < b->asked.n; i++)
+        b->in_parts =
+            b->in_parts || b->asked.objects[i].size > job->gw->config->multipart.above_bytes;
+    hub_batch_begin(out, b->in_parts);
+    for (size_t i = 0; rc == GW_OK && i < b->asked.n; i++)
+        if (!named_before(&b->asked, i))
+            rc = put_object(job, out, b, &b->asked.objects[i]);
+    hub_batch_end(out);
+    return rc == GW_OK ? gw_buf_ok(out, &job->result.err) : rc;
+}
+
 /* key: batch, type, ns, name, request; arg: our address, subject, the body */
 int job_batch(struct gateway_job *job)
 {
-    struct gw_str body = job->arg, public_url, subject;
-    struct hub_batch batch;
-    struct repo_id id;
+    struct gw_str body = job->arg;
+    struct batch b = {.in_parts = false};
     struct gw_buf out;
-    int rc = fields_of(job, 5, &id);
+    int rc = fields_of(job, 5, &b.id);
 
-    if (rc == GW_OK && (!gw_str_split(&body, '\n', &public_url) ||
-                        !gw_str_split(&body, '\n', &subject) || body.p == NULL))
+    if (rc == GW_OK && (!gw_str_split(&body, '\n', &b.public_url) ||
+                        !gw_str_split(&body, '\n', &b.subject) || body.p == NULL))
         rc = gw_fail(&job->result.err, GW_INVALID, 0, "batch: fields");
     if (rc == GW_OK)
-        rc = hub_batch_parse(&batch, body, &job->arena, &job->result.err);
-    gw_buf_init(&out, 8u << 20);
+        rc = hub_batch_parse(&b.asked, body, &job->arena, &job->result.err);
+    gw_buf_init(&out, BATCH_ANSWER_MAX);
     if (rc == GW_OK)
-        hub_batch_begin(&out, false);
-    for (size_t i = 0; rc == GW_OK && i < batch.n; i++)
-        rc = put_object(job, &out, &id, public_url, subject, &batch.objects[i]);
-    if (rc == GW_OK) {
-        hub_batch_end(&out);
-        rc = gw_buf_ok(&out, &job->result.err);
-    }
+        rc = put_objects(job, &out, &b);
     if (rc == GW_OK) {
         job->result.text = gw_arena_dup(&job->arena, gw_buf_str(&out));
-        rc = job->result.text.p ? GW_OK : gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
+        rc = job->result.text.p ? GW_OK : no_memory(job);
     }
     gw_buf_release(&out);
     return rc;

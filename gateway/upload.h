@@ -39,6 +39,10 @@ struct upload {
     struct repo_id id;
     struct gw_str revision, sha256, author;
     uint64_t size;
+    struct { /* one of an object's parts; part 0: the whole */
+        struct gw_str upload;
+        uint64_t chunk, part;
+    } parts;
 };
 
 /* For this request, which owns it from now on (gateway_end lets it go). NULL: no memory */

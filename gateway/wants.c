@@ -51,6 +51,7 @@ static const struct {
     {"preupload", job_preupload},
     {"batch", job_batch},
     {"upload", job_upload},
+    {"complete", job_complete},
     {"bring", job_bring},
 };
 

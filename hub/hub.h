@@ -61,8 +61,10 @@ enum hub_route {
     HUB_LFS_LOCKS,     /* POST {P}R.git/info/lfs/locks/verify: 404, which git-lfs takes silently */
     HUB_OBJECT,        /* PUT /-/lfs/...: a signed address of ours; path: what is behind it */
     HUB_OBJECT_VERIFY, /* POST /-/lfs-verify/... */
-    HUB_OAUTH_DEVICE,  /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
-    HUB_PREFLIGHT,     /* OPTIONS on anything: CORS, reveals nothing */
+    HUB_OBJECT_PART,   /* PUT /-/lfs-part/... */
+    HUB_OBJECT_COMPLETE, /* POST /-/lfs-complete/... */
+    HUB_OAUTH_DEVICE,    /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
+    HUB_PREFLIGHT,       /* OPTIONS on anything: CORS, reveals nothing */
     HUB_ROUTE_COUNT
 };
 
@@ -212,6 +214,11 @@ struct hub_batch_answer {
     size_t n_parts;
     int64_t expires_in_s;
 };
+/* What ends an object in parts: {"oid", "parts": [{"partNumber", "etag"}]} names each of them once,
+ * in any order. @return GW_OK; GW_INVALID (which is missing, or what is wrong); GW_NO_MEMORY */
+#define HUB_PARTS_MAX 1000u
+int hub_complete_check(struct gw_str body, struct gw_str sha256, uint64_t n_parts,
+                       struct gw_error *err) GW_MUST_CHECK;
 void hub_batch_begin(struct gw_buf *out, bool multipart);
 void hub_put_batch(struct gw_buf *out, const struct hub_batch_answer *a); /* with its comma */
 void hub_batch_end(struct gw_buf *out);

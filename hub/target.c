@@ -73,6 +73,8 @@ static const struct row {
     {FIXED, "api/validate-yaml", HUB_VALIDATE_YAML, POST, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs/@", HUB_OBJECT, PUT, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs-verify/@", HUB_OBJECT_VERIFY, POST, HUB_NO_ACTION, 0},
+    {FIXED, "-/lfs-part/@", HUB_OBJECT_PART, PUT, HUB_NO_ACTION, 0},
+    {FIXED, "-/lfs-complete/@", HUB_OBJECT_COMPLETE, POST, HUB_NO_ACTION, 0},
     {FIXED, "oauth/device", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
     {FIXED, "oauth/token", HUB_OAUTH_DEVICE, POST, HUB_NO_ACTION, 0},
 };
@@ -110,6 +112,8 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_LFS_LOCKS] = "lfs-locks",
     [HUB_OBJECT] = "upload",
     [HUB_OBJECT_VERIFY] = "upload-verify",
+    [HUB_OBJECT_PART] = "upload-part",
+    [HUB_OBJECT_COMPLETE] = "upload-complete",
     [HUB_OAUTH_DEVICE] = "oauth",
     [HUB_PREFLIGHT] = "preflight",
 };

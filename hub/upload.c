@@ -245,6 +245,47 @@ int hub_batch_parse(struct hub_batch *out, struct gw_str body, struct gw_arena *
     return rc;
 }
 
+static int check_parts(const struct gw_json *root, struct gw_str sha256, uint64_t n_parts,
+                       struct gw_error *err)
+{
+    const struct gw_json *parts = gw_json_get(root, "parts");
+    bool named[HUB_PARTS_MAX] = {false};
+
+    if (!gw_str_eq(gw_json_string(gw_json_get(root, "oid")), sha256)) {
+        return gw_fail(err, GW_INVALID, 0, "\"oid\" is not that of this upload");
+    }
+    for (size_t i = 0; i < gw_json_count(parts); i++) {
+        int64_t number;
+
+        if (!gw_json_int(gw_json_get(gw_json_at(parts, i), "partNumber"), &number) || number < 1 ||
+            (uint64_t)number > n_parts || named[number - 1]) {
+            return gw_fail(err, GW_INVALID, 0, "\"partNumber\" is each number from 1 to %llu, once",
+                           (unsigned long long)n_parts);
+        }
+        named[number - 1] = true;
+    }
+    for (uint64_t i = 0; i < n_parts; i++) {
+        if (!named[i]) {
+            return gw_fail(err, GW_INVALID, 0, "part %llu is not named", (unsigned long long)i + 1);
+        }
+    }
+    return GW_OK;
+}
+
+int hub_complete_check(struct gw_str body, struct gw_str sha256, uint64_t n_parts,
+                       struct gw_error *err)
+{
+    struct gw_json *root;
+    int rc = n_parts <= HUB_PARTS_MAX ? gw_json_parse(&root, body, err)
+                                      : gw_fail(err, GW_INVALID, 0, "too many parts");
+
+    if (rc == GW_OK) {
+        rc = check_parts(root, sha256, n_parts, err);
+        gw_json_free(root);
+    }
+    return rc;
+}
+
 void hub_batch_begin(struct gw_buf *out, bool multipart)
 {
     gw_buf_addf(out, "{\"transfer\":\"%s\",\"objects\":[", multipart ? "multipart" : "basic");

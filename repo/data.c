@@ -163,7 +163,7 @@ static void sweep_one(const char *tmp, struct gw_str lock_name)
     gw_arena_release(&a);
 }
 
-static void sweep(const char *tmp)
+void repo_tmp_sweep(const char *tmp)
 {
     DIR *d = opendir(tmp);
     struct dirent *e;
@@ -173,6 +173,9 @@ static void sweep(const char *tmp)
 
         if (gw_str_starts(name, GW_STR(TEMP_PREFIX)) && gw_str_ends(name, GW_STR(LOCK_SUFFIX))) {
             sweep_one(tmp, name);
+        } else if (gw_str_starts(name, GW_STR(REPO_PARTS_PREFIX)) &&
+                   gw_str_ends(name, GW_STR(REPO_PARTS_STATE))) {
+            repo_parts_sweep(tmp, name);
         }
     }
     if (d != NULL) {
@@ -217,7 +220,7 @@ static int begin(struct repo_work *w, const char *data_dir, struct gw_error *err
     if (rc != GW_OK) {
         return rc;
     }
-    sweep(tmp);
+    repo_tmp_sweep(tmp);
     do {
         if (!gw_random(random, sizeof(random))) {
             return gw_fail(err, GW_IO, EIO, "the system gives no randomness");

@@ -148,6 +148,41 @@ int repo_upload_write(struct repo_upload *u, struct gw_str bytes,
 int repo_upload_finish(struct repo_upload *u, const struct repo_id *id, struct gw_str sha256,
                        uint64_t size, struct gw_error *err) GW_MUST_CHECK;
 void repo_upload_close(struct repo_upload *u); /* NULL is fine */
+/* An object that comes in parts, each by a request of its own: in any order, at once, again. All
+ * write into one sparse file in data/tmp; beside it is what has come, and the state of the hash,
+ * which follows the parts in order, so that little is left to do at the end. Where nothing was
+ * written for REPO_PARTS_IDLE_S it is removed by whoever comes later. */
+#define REPO_PARTS_MAX 128u
+#define REPO_PARTS_IDLE_S 7200
+struct repo_parts {
+    const char *data_dir; /* must outlive all of it */
+    struct gw_str upload; /* 64 lower-case hex: which one; the same for all its parts */
+    uint64_t size, chunk; /* of all; of each part but the last one */
+};
+/* For an object of this size: `least`, or more where that were too many parts. Whole MiB then. */
+uint64_t repo_parts_chunk(uint64_t size, uint64_t least);
+uint64_t repo_parts_count(uint64_t size, uint64_t chunk);
+struct repo_part; /* one request's; jobs, one thread at a time */
+/* part: from 1. Whoever opens a part again is its only writer from then on. @return GW_OK;
+ * GW_INVALID (numbers); GW_CONFLICT (all of it is there already); GW_IO (a disk without the room:
+ * ENOSPC) */
+int repo_part_open(struct repo_part **out, const struct repo_parts *o, uint64_t part,
+                   struct gw_error *err) GW_MUST_CHECK;
+/* @return GW_OK; GW_CONFLICT (the part is sent again by somebody else, or the upload is over);
+ * GW_TOO_LARGE; GW_IO */
+int repo_part_write(struct repo_part *p, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK;
+/* All its bytes came: durable when this returns. @return GW_OK; GW_CORRUPT (too few); GW_CONFLICT;
+ * GW_IO */
+int repo_part_finish(struct repo_part *p, struct gw_error *err) GW_MUST_CHECK;
+void repo_part_close(struct repo_part *p); /* NULL is fine */
+/* All parts came: as repo_upload_finish. Hashes what is left, until gw_mono_ms() is until_ms. Done
+ * before is GW_OK. After GW_CORRUPT for wrong bytes all parts have to be sent anew.
+ * @return GW_OK; GW_CORRUPT; GW_INVALID (a part is missing: which); GW_TIMEOUT (ask again: it goes
+ * on where it was, or somebody else is at it); GW_NOT_FOUND (REPO_NO_OBJECT: nothing of it is here;
+ * repository); GW_IO */
+int repo_parts_complete(const struct repo_parts *o, const struct repo_id *id, struct gw_str sha256,
+                        int64_t until_ms, struct gw_error *err) GW_MUST_CHECK;
+
 /* A finished, verified file in data/tmp (its name stays for the caller to unlink) becomes the
  * object and is linked to the repository, both durable. Held already is GW_OK. @return GW_OK;
  * GW_NOT_FOUND (repository); GW_IO */

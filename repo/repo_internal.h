@@ -74,11 +74,18 @@ struct repo_work { /* data/tmp/repo-<random>/, ours as long as we hold the lock 
 };
 /* Sweeps what dead owners left, then makes one. */
 int repo_work_begin(struct repo_work *w, const char *data_dir, struct gw_error *err) GW_MUST_CHECK;
+void repo_tmp_sweep(const char *tmp);
 void repo_work_end(struct repo_work *w); /* removes it; after a failed begin too */
 /* flock(path), made if absent; waits at most wait_ms. @return GW_OK and *fd; GW_CONFLICT (held);
  * GW_IO */
 int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err) GW_MUST_CHECK;
 void repo_unlock(int fd); /* -1 is fine */
+
+/* ---- parts.c ---- */
+#define REPO_PARTS_PREFIX "parts-" /* names in data/tmp */
+#define REPO_PARTS_STATE ".state"
+/* Removes an upload in parts that nobody goes on with; name: that of its state. */
+void repo_parts_sweep(const char *tmp, struct gw_str name);
 
 /* ---- attr.c: .gitattributes, as far as filter=lfs goes ---- */
 /* struct repo_rules: the lines of one file; a list from the deepest folder to the root */

@@ -104,6 +104,9 @@ static void preupload_and_batch(struct gw_str body)
             demand(gw_is_hex_lower(gw_str_c(b.objects[i].oid), 64));
         }
     }
+    if (hub_complete_check(body, GW_STR("aa"), 2, NULL) == GW_OK) {
+        demand(body.n >= 60); /* both parts by their names */
+    }
     gw_arena_release(&a);
 }
 

@@ -292,6 +292,39 @@ static void test_batch(void **state)
     gw_arena_release(&a);
 }
 
+static void test_complete(void **state)
+{
+    static const struct {
+        const char *body;
+        int status;
+        const char *text;
+    } rows[] = {
+        {"{\"oid\":\"" SHA
+         "\",\"parts\":[{\"partNumber\":2,\"etag\":\"\\\"b\\\"\"},{\"partNumber\":1}]}",
+         GW_OK, NULL},
+        {"{\"oid\":\"" SHA "\",\"parts\":[{\"partNumber\":2}]}", GW_INVALID, "part 1 is not named"},
+        {"{\"oid\":\"" SHA "\"}", GW_INVALID, "part 1 is not named"},
+        {"{\"oid\":\"" SHA "\",\"parts\":[{\"partNumber\":1},{\"partNumber\":1}]}", GW_INVALID,
+         NULL},
+        {"{\"oid\":\"" SHA "\",\"parts\":[{\"partNumber\":0}]}", GW_INVALID, NULL},
+        {"{\"oid\":\"" SHA "\",\"parts\":[{\"partNumber\":3}]}", GW_INVALID, NULL},
+        {"{\"oid\":\"" SHA "\",\"parts\":[1]}", GW_INVALID, NULL},
+        {"{\"oid\":\"x\",\"parts\":[]}", GW_INVALID, "\"oid\" is not that of this upload"},
+        {"[]", GW_INVALID, NULL},
+        {"", GW_INVALID, NULL},
+    };
+    struct gw_error err;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(hub_complete_check(gw_str_c(rows[i].body), GW_STR(SHA), 2, &err),
+                         rows[i].status);
+        if (rows[i].text != NULL) {
+            assert_string_equal(err.text, rows[i].text);
+        }
+    }
+    assert_int_equal(hub_complete_check(GW_STR("{}"), GW_STR(SHA), 1001, &err), GW_INVALID);
+}
+
 static void test_committed(void **state)
 {
     struct gw_buf b;
@@ -313,6 +346,7 @@ int main(void)
         cmocka_unit_test(test_preupload),
         cmocka_unit_test(test_preupload_limit),
         cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_complete),
         cmocka_unit_test(test_committed),
     };
 

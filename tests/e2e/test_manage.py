@@ -1,0 +1,157 @@
+"""Managing private repositories by the real clients, and uploads in parts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from clients import BUILD, HF, python, run
+
+from tests.lab import procs
+from tests.lab.world import World
+
+MIB = 1 << 20
+SIZE = 3 * MIB + 4321
+WORLD: dict = {"workers": 2, "settings": {"multipart.above": "1MiB", "multipart.part": "512KiB"}}
+LFS = {"Content-Type": "application/vnd.git-lfs+json"}
+
+
+def data_of(seed: str, size: int = SIZE) -> bytes:
+    return hashlib.shake_128(seed.encode()).digest(size)
+
+
+def post(world: World, path: str, body: Any, who: str | None = "writer", method: str = "POST", kind: str = "application/json") -> Any:
+    return world.get(path, who, method, body=json.dumps(body).encode(), headers={"Content-Type": kind})
+
+
+def create(world: World, name: str, who: str = "writer") -> None:
+    got = post(world, "/api/repos/create", {"name": name, "organization": "acme"}, who)
+    assert got.status == 200, got.body
+
+
+def batch(world: World, repo: str, data: bytes, transfers: tuple[str, ...] = ("basic", "multipart")) -> dict:
+    body = {"operation": "upload", "transfers": transfers, "objects": [{"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}]}
+    got = post(world, f"/{repo}.git/info/lfs/objects/batch", body, kind=LFS["Content-Type"])
+    assert got.status == 200, got.body
+    return json.loads(got.body)
+
+
+def local(href: str) -> str:
+    return urlsplit(href).path
+
+
+def nothing_left(world: World) -> None:
+    procs.wait_until("nothing is left in data/tmp", lambda: not list((world.folder / "data/tmp").iterdir()))
+
+
+# ---- uploads in parts ----
+
+UPLOAD = r"""
+import json, sys
+from huggingface_hub import HfApi, hf_hub_download
+import huggingface_hub.lfs as lfs
+api, out, name = HfApi(), {"parts": 0}, sys.argv[1]
+def counted(real):
+    def call(*args, **kwargs):
+        out["parts"] += len(kwargs["sorted_parts_urls"])
+        return real(*args, **kwargs)
+    return call
+lfs._upload_parts_iteratively = counted(lfs._upload_parts_iteratively)
+api.create_repo(name)
+api.upload_folder(repo_id=name, folder_path=sys.argv[2])
+out["path"] = hf_hub_download(name, "model.safetensors")
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize("client", ["hf0362", "hf240"])
+def test_upload_in_parts(module_world: World, tmp_path: Path, client: str) -> None:
+    data = data_of(client)
+    (tmp_path / "model.safetensors").write_bytes(data)
+    (tmp_path / "small.safetensors").write_bytes(data[:1000])
+    got = python(client, UPLOAD, {**module_world.env("writer"), "HF_HUB_DISABLE_XET": "1"}, f"acme/parts-{client}", str(tmp_path))
+    assert got.status == 0, got.text
+    assert got.json["parts"] == 7 + 1 and Path(got.json["path"]).read_bytes() == data
+    nothing_left(module_world)
+
+
+def test_upload_in_parts_by_javascript(module_world: World) -> None:
+    """Five parts at once, in any order; no verify."""
+    code = r"""
+const hub = await import("@huggingface/hub");
+const keys = { hubUrl: process.env.HF_ENDPOINT, accessToken: process.env.HF_TOKEN, repo: { type: "model", name: "acme/parts-js" } };
+const data = new Uint8Array(SIZE).map((_, i) => i * 7 + (i >> 10));
+await hub.createRepo(keys);
+await hub.uploadFiles({ ...keys, useXet: false, files: [{ path: "model.safetensors", content: new Blob([data]) }] });
+""".replace("SIZE", str(SIZE))
+    got = run([str(BUILD / "js" / "node"), "--input-type=module", "-e", code], module_world.env("writer"), cwd=BUILD / "js")
+    assert got.status == 0, got.text
+    got = module_world.get("/acme/parts-js/resolve/main/model.safetensors", "writer")
+    assert got.status == 200 and got.body == bytes((i * 7 + (i >> 10)) & 255 for i in range(SIZE))
+    nothing_left(module_world)
+
+
+def test_agent_of_git_lfs(module_world: World, tmp_path: Path) -> None:
+    """`hf lfs-enable-largefiles` makes git-lfs call this program: it takes every header but chunk_size as a part's address, in order."""
+    create(module_world, "agent")
+    data = data_of("agent")
+    (tmp_path / "object").write_bytes(data)
+    answer = batch(module_world, "acme/agent", data, ("lfs-standalone-file", "basic", "multipart"))
+    oid = answer["objects"][0]["oid"]
+    assert answer["transfer"] == "multipart"
+    lines = [{"event": "init", "operation": "upload", "concurrent": False},
+             {"event": "upload", "oid": oid, "path": str(tmp_path / "object"), "action": answer["objects"][0]["actions"]["upload"]},
+             {"event": "terminate"}]
+    (tmp_path / "lines").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    got = run(["sh", "-c", 'exec "$0" lfs-multipart-upload < "$1"', str(HF["hf0362"] / "bin" / "hf"), str(tmp_path / "lines")],
+              module_world.env("writer"))
+    assert got.status == 0, got.text
+    assert got.json == {"event": "complete", "oid": oid}
+    assert "actions" not in batch(module_world, "acme/agent", data)["objects"][0]
+
+
+def test_parts_that_lie(module_world: World) -> None:
+    """An address is for one part of one upload; what is completed is what the sha256 says, whatever was sent, late or twice."""
+    create(module_world, "lies")
+    data = data_of("lies")
+    assert batch(module_world, "acme/lies", data, ("basic",))["transfer"] == "basic"
+    assert batch(module_world, "acme/lies", data[:MIB])["transfer"] == "basic"
+    actions = batch(module_world, "acme/lies", data)["objects"][0]["actions"]
+    chunk, end = int(actions["upload"]["header"].pop("chunk_size")), local(actions["upload"]["href"])
+    parts = [local(href) for href in actions["upload"]["header"].values()]
+    pieces = [data[at:at + chunk] for at in range(0, len(data), chunk)]
+    whole = {"oid": hashlib.sha256(data).hexdigest(), "parts": [{"partNumber": i + 1, "etag": "x"} for i in range(len(parts))]}
+    assert chunk == MIB // 2 and len(parts) == len(pieces) == 7
+    for forged, status in ((parts[0].replace("/1/", "/2/"), 403), (parts[0].replace("/lfs-part/", "/lfs/"), 403),
+                           (end.replace("/lfs-complete/", "/lfs-part/"), 403), (parts[0].replace("/acme/lies/", "/acme/llm/"), 403)):
+        assert module_world.get(forged, None, "PUT", body=pieces[0]).status == status, forged
+    assert post(module_world, parts[0].replace("/lfs-part/", "/lfs-complete/"), whole, None).status == 403
+    got = post(module_world, end, whole, None)
+    assert got.status == 400 and "begin" in got["X-Error-Message"], (got.status, got.body)
+    for body, status in ((pieces[0][:-1], 422), (pieces[0] + b"x", 413), (b"", 422)):
+        assert module_world.get(parts[0], None, "PUT", body=body).status == status
+    for i in reversed(range(1, 7)):
+        got = module_world.get(parts[i], None, "PUT", body=pieces[i])
+        assert got.status == 200 and got["ETag"] == f'"{i + 1}"'
+    got = post(module_world, end, whole, None)
+    assert got.status == 400 and "part 1 has not been sent" in got["X-Error-Message"]
+    assert module_world.get(parts[0], None, "PUT", body=pieces[1]).status == 200
+    assert module_world.get(parts[0], None, "PUT", body=pieces[0]).status == 200          # sent again: the last one counts
+    assert post(module_world, end, {**whole, "parts": whole["parts"][1:]}, None).status == 400
+    assert post(module_world, end, {**whole, "oid": "0" * 64}, None).status == 400
+    assert post(module_world, end, whole, None).status == 200
+    assert post(module_world, end, whole, None).status == 200                             # the answer was lost
+    assert "actions" not in batch(module_world, "acme/lies", data)["objects"][0]
+    other = data_of("other")
+    actions = batch(module_world, "acme/lies", other)["objects"][0]["actions"]
+    for i, (name, href) in enumerate(sorted((name, href) for name, href in actions["upload"]["header"].items() if name != "chunk_size")):
+        assert module_world.get(local(href), None, "PUT", body=pieces[i]).status == 200   # the right sizes, other bytes
+    whole["oid"] = hashlib.sha256(other).hexdigest()
+    got = post(module_world, local(actions["upload"]["href"]), whole, None)
+    assert got.status == 422 and "sha256" in got["X-Error-Message"]
+    assert "actions" in batch(module_world, "acme/lies", other)["objects"][0]
+    nothing_left(module_world)
