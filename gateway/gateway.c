@@ -211,6 +211,7 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
         return GATEWAY_BODY_MAX;
     case HUB_REPO_CREATE:
     case HUB_REPO_DELETE:
+    case HUB_REPO_MOVE:
     case HUB_SETTINGS:
     case HUB_BRANCH:
     case HUB_TAG:
@@ -317,6 +318,8 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
         return write_create(gw, req, ans);
     case HUB_REPO_DELETE:
         return write_delete(gw, req, ans);
+    case HUB_REPO_MOVE:
+        return write_move(gw, req, ans);
     case HUB_BRANCH:
     case HUB_TAG:
         return write_ref(gw, req, ans);

@@ -325,6 +325,10 @@ struct resolved {
 int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                    struct resolved *r)
     GW_MUST_CHECK; /* GW_OK; GW_AGAIN; GW_FORBIDDEN: *ans is a refusal */
+/* There is no repository of the target's name: if it has another one now, and who asks may do
+ * there what he wants, *ans leads there: GW_OK; GW_NOT_FOUND; GW_AGAIN; GW_FORBIDDEN: *ans */
+int resolve_moved(struct gateway *gw, struct gateway_request *req,
+                  struct gateway_answer *ans) GW_MUST_CHECK;
 int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                  const struct resolved *r, struct gw_str path, struct hub_entry *e) GW_MUST_CHECK;
 int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
@@ -365,6 +369,11 @@ int write_delete(struct gateway *gw, struct gateway_request *req, struct gateway
 int write_ref(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int write_preupload(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* manage.c */
+int write_move(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* 307 to the same of the repository that to names; who asks may know of it. */
+int answer_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                 const struct hub_target *to);
 int write_yaml(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 /* lfs.c: git-lfs batch and its signed addresses */
 int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
@@ -385,6 +394,8 @@ struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct g
 /* Job: a branch has a new tip, durable in data/: into the index, and as the job's answer. */
 int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
                   struct gw_str commit);
+/* Job: main of this name is asked for anew. */
+void write_forget(struct gateway_job *job, const struct repo_id *id);
 /* Write access to a repository that is private; *ans is the refusal otherwise. */
 int write_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                 const struct hub_target *t) GW_MUST_CHECK;
@@ -432,6 +443,7 @@ int job_ref(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
+int job_move(struct gateway_job *job);
 int job_complete(struct gateway_job *job);
 int job_lease(struct gateway_job *job);
 int job_audit(struct gateway_job *job);

@@ -42,6 +42,15 @@ static void to_hub(struct hub_entry *out, const struct repo_entry *e)
     out->pointer_size = e->pointer_size;
 }
 
+/* By the name that the repository of fields 1 to 3 has now. */
+static int open_moved(struct gateway_job *job, struct repo **r)
+{
+    struct repo_id id = {job->fields[1], job->fields[2], job->fields[3]}, to;
+    int rc = repo_moved(job->gw->config->data, &id, &job->arena, &to, &job->result.err);
+
+    return rc == GW_OK ? repo_open(r, job->gw->config->data, &to, &job->result.err) : rc;
+}
+
 /* key: pref, type, ns, name, revision */
 int job_private_ref(struct gateway_job *job)
 {
@@ -56,6 +65,8 @@ int job_private_ref(struct gateway_job *job)
     if (job->n_fields < 5)
         return gw_fail(&job->result.err, GW_INVALID, 0, "pref: fields");
     rc = open_repo(job, 1, &r);
+    if (rc == GW_NOT_FOUND)
+        rc = open_moved(job, &r);
     if (rc == GW_NOT_FOUND)
         return job_put(job, CACHE_REF, FACT_JOIN(a, f[1], f[2], f[3], f[4]), GW_NOT_FOUND,
                        HUB_REPO_NOT_FOUND, GW_STR(""));

@@ -60,6 +60,15 @@ int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_s
     return GW_OK;
 }
 
+void write_forget(struct gateway_job *job, const struct repo_id *id)
+{
+    struct gw_str name = FACT_JOIN(&job->arena, id->type, id->ns, id->name, GW_STR("main"));
+
+    forget_lists(job, id);
+    if (name.p != NULL)
+        (void)!cache_remove(job->gw->cache, CACHE_REF, name, NULL); /* it is 2 s old at most */
+}
+
 /* key: create, type, ns, name, request; arg: author */
 int job_create(struct gateway_job *job)
 {

@@ -78,6 +78,12 @@ static struct fact ref_fact(struct gateway_request *req, const struct resolved *
     return f;
 }
 
+/* But for the case of letters, which is forgiven. */
+static bool is_same_name(const struct hub_target *t, const struct record_ref *ref)
+{
+    return gw_str_ieq(t->ns, ref->ns) && gw_str_ieq(t->name, ref->name);
+}
+
 int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                    struct resolved *r)
 {
@@ -115,7 +121,39 @@ int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gatew
     r->name = r->target.name = ref.name;
     r->commit = st->commit = ref.commit;
     object = object_of(t, ref.ns, ref.name, ref.commit);
-    return admit(gw, req, ans, &object, t->action);
+    rc = admit(gw, req, ans, &object, t->action);
+    if (rc != GW_OK || !r->private || is_same_name(t, &ref))
+        return rc;
+    rc = answer_moved(gw, req, ans, &r->target);
+    return rc == GW_OK ? GW_FORBIDDEN : rc;
+}
+
+int resolve_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gateway_state *st = req->state;
+    struct resolved r = {.target = st->target, .private = true};
+    struct policy_object object;
+    struct cache_record rec;
+    struct record_ref ref;
+    struct gw_error err;
+    struct fact f;
+    int rc;
+
+    if (!st->target.has_repo || !policy_is_private(gw->policy, st->target.ns))
+        return GW_NOT_FOUND;
+    r.type = gw_str_c(hub_type_name(st->target.type));
+    f = ref_fact(req, &r, GW_STR("main"));
+    rc = fact_get(gw, req, &f, &rec, &err);
+    if (rc == GW_AGAIN)
+        return rc;
+    if (rc != GW_OK || rec.status != GW_OK || !record_ref_decode(&ref, rec.value) ||
+        is_same_name(&st->target, &ref) || !policy_is_private(gw->policy, ref.ns))
+        return GW_NOT_FOUND;
+    r.target.ns = ref.ns;
+    r.target.name = ref.name;
+    object = object_of(&st->target, ref.ns, ref.name, GW_STR(""));
+    rc = admit(gw, req, ans, &object, st->target.action);
+    return rc == GW_OK ? answer_moved(gw, req, ans, &r.target) : rc;
 }
 
 /* ---- entries ---- */

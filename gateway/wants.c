@@ -52,6 +52,7 @@ static const struct {
     {"batch", job_batch},
     {"upload", job_upload},
     {"complete", job_complete},
+    {"move", job_move},
     {"bring", job_bring},
 };
 

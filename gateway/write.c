@@ -55,6 +55,7 @@ int write_failure(struct gateway *gw, struct gateway_request *req, struct gatewa
 {
     struct gw_str text = gw_arena_dup(&req->state->arena, gw_str_c(err->text));
     enum hub_reason why = HUB_BAD_REQUEST;
+    int rc;
 
     switch (err->status) {
     case GW_NOT_FOUND:
@@ -68,6 +69,9 @@ int write_failure(struct gateway *gw, struct gateway_request *req, struct gatewa
                        "not exist: upload it first"),
                 0);
         why = err->sys == REPO_NO_PATH ? HUB_ENTRY_NOT_FOUND : HUB_REPO_NOT_FOUND;
+        rc = why == HUB_REPO_NOT_FOUND ? resolve_moved(gw, req, ans) : GW_NOT_FOUND;
+        if (rc != GW_NOT_FOUND)
+            return rc == GW_FORBIDDEN ? GW_OK : rc;
         break;
     case GW_CONFLICT:
         why = err->sys == REPO_MOVED ? HUB_PARENT_MOVED : HUB_CONFLICT;

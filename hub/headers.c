@@ -112,6 +112,17 @@ void hub_put_link_next(struct gw_buf *out, struct gw_str public_url, const struc
     gw_buf_add_c(out, ">; rel=\"next\""); /* huggingface.js wants exactly one space */
 }
 
+void hub_put_moved(struct gw_buf *out, const struct hub_target *t, struct gw_str raw_target)
+{
+    struct gw_str query = raw_target, path;
+
+    hub_put_target_path(out, t, t->revision);
+    if (gw_str_split(&query, '?', &path) && query.p != NULL) {
+        gw_buf_add_char(out, '?');
+        gw_buf_add(out, query);
+    }
+}
+
 /* ---- Content-Disposition (RFC 6266, 8187) ---- */
 
 static struct gw_str base_name(struct gw_str path)

@@ -50,6 +50,7 @@ enum hub_route {
     HUB_METRICS,         /* /-/metrics, /metrics: to a few addresses only */
     HUB_REPO_CREATE,     /* POST /api/repos/create; ns, name are in the body */
     HUB_REPO_DELETE,     /* DELETE /api/repos/delete */
+    HUB_REPO_MOVE,       /* POST /api/repos/move: fromRepo, toRepo */
     HUB_VALIDATE_YAML,   /* POST /api/validate-yaml */
     HUB_SETTINGS,        /* PUT /api/T/R/settings */
     HUB_PREUPLOAD,       /* POST /api/T/R/preupload/V */
@@ -291,6 +292,9 @@ struct gw_str hub_link_cursor(struct gw_str link_header, struct gw_arena *a);
  * rel="next". Commas encoded (hf-hub splits on them). */
 void hub_put_link_next(struct gw_buf *out, struct gw_str public_url, const struct hub_target *t,
                        struct gw_str cursor);
+/* The same request of the repository that t names now: path and query, without a host (Python's
+ * HEAD follows no other). raw_target: what was asked. */
+void hub_put_moved(struct gw_buf *out, const struct hub_target *t, struct gw_str raw_target);
 void hub_put_content_disposition(struct gw_buf *out, struct gw_str path);
 /* text/plain; charset=utf-8 or application/octet-stream: never HTML, whatever the name */
 const char *hub_content_type(struct gw_str path);

@@ -390,7 +390,9 @@ static int put_in_place(const char *data_dir, const struct repo_draft *s, const 
     if (rename(made, place.path) != 0) {
         return gw_fail(err, GW_IO, errno, "rename to %s: %s", place.path, strerrordesc_np(errno));
     }
-    return gw_dir_sync(place.dir, err);
+    rc = gw_dir_sync(place.dir, err);
+    repo_moved_forget(&place);
+    return rc;
 }
 
 static int make_new(const char *data_dir, const struct repo_draft *s, char commit[41],

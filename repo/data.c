@@ -104,6 +104,7 @@ int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
 {
     int64_t deadline = gw_mono_ms() + wait_ms;
     int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
+    struct stat ours, there;
 
     if (lock < 0) {
         return fail_io(err, "open", path);
@@ -123,6 +124,12 @@ int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
                            path);
         }
         nanosleep(&pause, NULL);
+    }
+    /* a repository that was moved or deleted while we waited has its lock elsewhere */
+    if (fstat(lock, &ours) != 0 || stat(path, &there) != 0 || ours.st_ino != there.st_ino ||
+        ours.st_dev != there.st_dev) {
+        close(lock);
+        return gw_fail(err, GW_CONFLICT, 0, "%s went away while it was waited for", path);
     }
     *fd = lock;
     return GW_OK;

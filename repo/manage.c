@@ -242,6 +242,7 @@ int repo_delete(const char *data_dir, const struct repo_id *id, int64_t now_ms,
                  .p;
         rc = trash != NULL && to != NULL ? gw_dir_make(trash, 0750, err) : no_memory(err);
         if (rc == GW_OK) {
+            repo_moved_forget(&h.place); /* of a move that was killed half-way */
             rc = move_folder(h.place.path, h.place.dir, to, trash, err);
         }
     }
@@ -294,7 +295,13 @@ static int restore(const char *data_dir, const struct repo_id *id, struct gw_are
     }
     from = gw_arena_printf(a, "%s/" GW_STR_FMT, trash, GW_STR_ARG(found)).p;
     rc = from != NULL ? gw_dir_make(place.dir, 0750, err) : no_memory(err);
-    return rc == GW_OK ? move_folder(from, trash, place.path, place.dir, err) : rc;
+    if (rc == GW_OK) {
+        rc = move_folder(from, trash, place.path, place.dir, err);
+    }
+    if (rc == GW_OK) {
+        repo_moved_forget(&place);
+    }
+    return rc;
 }
 
 int repo_restore(const char *data_dir, const struct repo_id *id, struct gw_error *err)

@@ -123,6 +123,16 @@ int repo_delete(const char *data_dir, const struct repo_id *id, int64_t now_ms,
 int repo_restore(const char *data_dir, const struct repo_id *id,
                  struct gw_error *err) GW_MUST_CHECK;
 
+/* Another name, in the same or another namespace; the old one leads there (repo_moved) until
+ * somebody takes it. @return GW_OK; GW_NOT_FOUND; GW_CONFLICT (the new name, or a case variant of
+ * it, is there); GW_INVALID (the new name; another type) */
+int repo_move(const char *data_dir, const struct repo_id *from, const struct repo_id *to,
+              struct gw_error *err) GW_MUST_CHECK;
+/* Where the repository is that had this name. to: in the arena. @return GW_OK; GW_NOT_FOUND (no
+ * repository had it, or one has it now, or what had it is not there any more); GW_CORRUPT */
+int repo_moved(const char *data_dir, const struct repo_id *id, struct gw_arena *a,
+               struct repo_id *to, struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large objects ----
  * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
  * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded

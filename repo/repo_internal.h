@@ -81,6 +81,10 @@ void repo_work_end(struct repo_work *w); /* removes it; after a failed begin too
 int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err) GW_MUST_CHECK;
 void repo_unlock(int fd); /* -1 is fine */
 
+/* ---- move.c ---- */
+/* A repository is at this name, or was deleted there: it leads nowhere else any more. */
+void repo_moved_forget(const struct repo_place *place);
+
 /* ---- parts.c ---- */
 #define REPO_PARTS_PREFIX "parts-" /* names in data/tmp */
 #define REPO_PARTS_STATE ".state"

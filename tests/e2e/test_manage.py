@@ -155,3 +155,69 @@ def test_parts_that_lie(module_world: World) -> None:
     assert got.status == 422 and "sha256" in got["X-Error-Message"]
     assert "actions" in batch(module_world, "acme/lies", other)["objects"][0]
     nothing_left(module_world)
+
+
+# ---- another name ----
+
+MOVE = r"""
+import json, sys
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+api, out, old, new = HfApi(), {}, sys.argv[1], sys.argv[2]
+api.create_repo(old)
+api.upload_file(path_or_fileobj=b"one", path_in_repo="a b.txt", repo_id=old)
+sha = api.model_info(old).sha
+api.move_repo(from_id=old, to_id=new)
+out["id"] = [api.model_info(old).id, api.model_info(new).id]
+out["same"] = api.model_info(old, revision=sha).sha == api.model_info(new).sha == sha
+out["read"] = open(hf_hub_download(old, "a b.txt")).read()
+out["files"] = sorted(each.rfilename for each in api.model_info(old).siblings)
+out["tree"] = [each.path for each in api.list_repo_tree(old, recursive=True, expand=True)]
+api.upload_file(path_or_fileobj=b"two", path_in_repo="b.txt", repo_id=old)
+api.upload_file(path_or_fileobj=bytes(range(256)) * 50000, path_in_repo="c.bin", repo_id=old)
+api.create_branch(old, branch="dev")
+out["written"] = sorted(api.list_repo_files(new))
+for how, to in (("there", new), ("here", new.upper()), ("bad", "acme/a--b")):
+    try:
+        api.move_repo(from_id="acme/llm", to_id=to)
+    except Exception as error:
+        out[how] = [type(error).__name__, getattr(getattr(error, "response", None), "status_code", None), str(error)]
+api.create_repo(old)
+out["taken"] = [api.model_info(old).id, sorted(api.list_repo_files(old))]
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize("client", ["hf0362", "hf240"])
+def test_another_name(module_world: World, client: str) -> None:
+    old, new = f"acme/old-{client}", f"acme/New-{client}"
+    got = python(client, MOVE, {**module_world.env("admin"), "HF_HUB_DISABLE_XET": "1"}, old, new)
+    assert got.status == 0, got.text
+    out = got.json
+    assert out["id"] == [new, new] and out["same"] and out["read"] == "one", out
+    assert out["files"] == out["tree"] == [".gitattributes", "a b.txt"]
+    assert out["written"] == [".gitattributes", "a b.txt", "b.txt", "c.bin"]
+    assert out["there"][1] == out["here"][1] == 409 and "exists already" in out["there"][2], out
+    assert out["taken"] == [old, [".gitattributes"]]
+
+
+def test_who_may_move(module_world: World) -> None:
+    create(module_world, "ours")
+    before = module_world.get("/api/models/acme/ours", "reader").body
+    for who, names, status in (("writer", ("acme/ours", "acme/theirs"), 403), ("stranger", ("acme/ours", "acme/theirs"), 404),
+                               (None, ("acme/ours", "acme/theirs"), 401), ("admin", ("acme/ours", "google/ours"), 404),
+                               ("admin", ("google-bert/bert-base-uncased", "acme/theirs"), 403), ("admin", ("acme/none", "acme/theirs"), 404),
+                               ("admin", ("acme/ours", "acme/ours"), 409), ("admin", ("acme/ours", "ours"), 400), ("admin", ("", ""), 400),
+                               ("admin", ("acme/ours", "acme/x.git"), 400), ("admin", ("acme/ours", "acme/../x"), 400)):
+        got = post(module_world, "/api/repos/move", {"fromRepo": names[0], "toRepo": names[1], "type": "model"}, who)
+        assert got.status in (status, 403 if status == 404 and names[1] == "google/ours" else status), (who, names, got.status, got.body)
+    assert module_world.get("/api/models/acme/ours", "reader").body == before
+    assert post(module_world, "/api/repos/move", {"fromRepo": "acme/ours", "toRepo": "acme/theirs", "type": "model"}, "admin").status == 200
+    got = module_world.get("/api/models/acme/ours/tree/main?recursive=true", "reader")
+    assert got.status == 307 and got["Location"] == "/api/models/acme/theirs/tree/main?recursive=true"
+    got = module_world.get("/acme/ours/resolve/main/a%20b%2Fc.txt?download=true", "reader")
+    assert got.status == 307 and got["Location"] == "/acme/theirs/resolve/main/a%20b/c.txt?download=true"
+    assert module_world.get("/api/models/acme/ours", "stranger").body == module_world.get("/api/models/acme/none", "stranger").body
+    # a link to nowhere: the repository that it led to is deleted
+    body = {"name": "theirs", "organization": "acme"}
+    assert post(module_world, "/api/repos/delete", body, "admin", "DELETE").status == 200
+    procs.wait_until("it is gone", lambda: module_world.get("/api/models/acme/ours", "reader").status == 404)

@@ -109,6 +109,40 @@ static void link_next(void **state)
     }
 }
 
+static void moved(void **state)
+{
+    static const struct {
+        const char *asked, *led;
+    } rows[] = {
+        {"/a/b/resolve/main/x%20y%2Fz?download=true", "/c/d/resolve/main/x%20y/z?download=true"},
+        {"/datasets/a/b/raw/refs%2Fpr%2F1/x", "/datasets/c/d/raw/refs%2Fpr%2F1/x"},
+        {"/api/models/a/b", "/api/models/c/d"},
+        {"/api/models/a/b?", "/api/models/c/d?"},
+        {"/api/spaces/a/b/revision/dev%2Fx?expand=sha",
+         "/api/spaces/c/d/revision/dev%2Fx?expand=sha"},
+        {"/api/models/a/b/commit/main?create_pr=1", "/api/models/c/d/commit/main?create_pr=1"},
+        {"/a/b.git/info/lfs/objects/batch", "/c/d.git/info/lfs/objects/batch"},
+    };
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct gw_arena a;
+        struct hub_target t;
+        struct gw_buf b;
+
+        gw_arena_init(&a, 65536);
+        gw_buf_init(&b, 65536);
+        assert_int_equal(hub_target_parse(&t, GW_STR("GET"), gw_str_c(rows[i].asked), &a, NULL),
+                         GW_OK);
+        t.ns = GW_STR("c");
+        t.name = GW_STR("d");
+        hub_put_moved(&b, &t, gw_str_c(rows[i].asked));
+        gw_buf_add_char(&b, 0);
+        assert_string_equal(b.p, rows[i].led);
+        gw_buf_release(&b);
+        gw_arena_release(&a);
+    }
+}
+
 static void content_disposition(void **state)
 {
     static const struct {
@@ -204,11 +238,9 @@ static void no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(link_cursor),
-        cmocka_unit_test(link_next),
-        cmocka_unit_test(content_disposition),
-        cmocka_unit_test(content_type),
-        cmocka_unit_test(etag),
+        cmocka_unit_test(link_cursor),  cmocka_unit_test(link_next),
+        cmocka_unit_test(moved),        cmocka_unit_test(content_disposition),
+        cmocka_unit_test(content_type), cmocka_unit_test(etag),
         cmocka_unit_test(no_memory),
     };
 
