@@ -213,6 +213,7 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
     case HUB_REPO_DELETE:
     case HUB_REPO_MOVE:
     case HUB_SETTINGS:
+    case HUB_SQUASH:
     case HUB_BRANCH:
     case HUB_TAG:
     case HUB_LFS_BATCH:
@@ -330,10 +331,9 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
     case HUB_VALIDATE_YAML:
         return write_yaml(gw, req, ans);
     case HUB_SETTINGS:
-        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
-                             GW_STR("Who may see a repository is decided by the policy files of "
-                                    "this gateway, not by its settings."),
-                             0);
+        return write_settings(gw, req, ans);
+    case HUB_SQUASH:
+        return write_squash(gw, req, ans);
     case HUB_LFS_BATCH:
         return lfs_batch(gw, req, ans);
     case HUB_LFS_LOCKS:

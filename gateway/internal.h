@@ -371,6 +371,8 @@ int write_preupload(struct gateway *gw, struct gateway_request *req, struct gate
 int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 /* manage.c */
 int write_move(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_settings(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int write_squash(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 /* 307 to the same of the repository that to names; who asks may know of it. */
 int answer_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                  const struct hub_target *to);
@@ -443,6 +445,7 @@ int job_ref(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
+int job_squash(struct gateway_job *job);
 int job_move(struct gateway_job *job);
 int job_complete(struct gateway_job *job);
 int job_lease(struct gateway_job *job);

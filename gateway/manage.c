@@ -130,3 +130,84 @@ int job_move(struct gateway_job *job)
     memset(&job->result.err, 0, sizeof(job->result.err));
     return GW_OK;
 }
+
+/* ---- settings ---- */
+
+/* Nothing here is set: the policy files say it all. What is so already is answered as done. */
+int write_settings(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    enum hub_settings wanted;
+    struct resolved r;
+    struct gw_error err;
+    int rc = write_admit(gw, req, ans, &req->state->target);
+
+    if (rc == GW_OK)
+        rc = resolve_commit(gw, req, ans, &r);
+    if (rc != GW_OK)
+        return rc == GW_FORBIDDEN ? GW_OK : rc;
+    rc = hub_settings_parse(&wanted, req->body, &err);
+    if (rc != GW_OK)
+        return bad_body(gw, req, ans, &err);
+    if (wanted == HUB_SETTINGS_VISIBILITY)
+        return answer_refuse(
+            gw, req, ans, HUB_BLOCKED,
+            GW_STR("All repositories here are private to the organization, and who "
+                   "may see one is decided by the policy files of this gateway: "
+                   "ask the people who run it."),
+            0);
+    if (wanted == HUB_SETTINGS_OTHER)
+        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
+                             GW_STR("Repositories have no such settings here: access, also on "
+                                    "request, is decided by the policy files of this gateway."),
+                             0);
+    return answer_json(req, ans, GW_STR("{}"));
+}
+
+/* ---- history ---- */
+
+int write_squash(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gateway_state *st = req->state;
+    const struct hub_target *t = &st->target;
+    struct gw_arena *a = &st->arena;
+    struct gw_str message = GW_STR("");
+    struct gw_want want;
+    struct gw_error err;
+    int rc = write_admit(gw, req, ans, t);
+
+    if (rc != GW_OK)
+        return rc == GW_AGAIN ? rc : GW_OK;
+    if (req->body.n != 0 &&
+        hub_field(&message, "message", req->content_type, req->body, a, &err) != GW_OK)
+        return bad_body(gw, req, ans, &err);
+    if (message.n == 0)
+        message = GW_STR("Super-squash branch");
+    want = (struct gw_want){
+        .peer = GW_PEER_REPO,
+        .key = FACT_JOIN(a, GW_STR("squash"), gw_str_c(hub_type_name(t->type)), t->ns, t->name,
+                         req->id, t->revision),
+        .arg = FACT_JOIN(a, write_author(a, &st->who), message),
+    };
+    if (want.arg.p == NULL)
+        return GW_NO_MEMORY;
+    rc = fact_need(gw, req, &want, NULL, &err);
+    if (rc == GW_AGAIN)
+        return rc;
+    return rc == GW_OK ? answer_json(req, ans, GW_STR("{}")) : write_failure(gw, req, ans, &err);
+}
+
+/* key: squash, type, ns, name, request, branch; arg: author, message */
+int job_squash(struct gateway_job *job)
+{
+    struct gw_str message = job->arg, author;
+    struct repo_id id;
+    char commit[41];
+    int rc;
+
+    if (job->n_fields < 6 || !gw_str_split(&message, '\n', &author) || message.p == NULL)
+        return gw_fail(&job->result.err, GW_INVALID, 0, "squash: fields");
+    id = (struct repo_id){job->fields[1], job->fields[2], job->fields[3]};
+    rc = repo_squash(job->gw->config->data, &id, job->fields[5], message, author, gw_wall_ms(),
+                     commit, &job->result.err);
+    return rc == GW_OK ? write_new_tip(job, &id, job->fields[5], gw_str_c(commit)) : rc;
+}

@@ -53,6 +53,7 @@ static const struct {
     {"upload", job_upload},
     {"complete", job_complete},
     {"move", job_move},
+    {"squash", job_squash},
     {"bring", job_bring},
 };
 

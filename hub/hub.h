@@ -57,6 +57,7 @@ enum hub_route {
     HUB_COMMIT,          /* POST /api/T/R/commit/V: a stream of lines */
     HUB_BRANCH,          /* POST, DELETE /api/T/R/branch/V */
     HUB_TAG,             /* POST, DELETE /api/T/R/tag/V */
+    HUB_SQUASH,          /* POST /api/T/R/super-squash/V */
     HUB_XET_WRITE_TOKEN, /* answered 501: large files come by LFS */
     HUB_LFS_BATCH,       /* POST {P}R.git/info/lfs/objects/batch */
     HUB_LFS_LOCKS,     /* POST {P}R.git/info/lfs/locks/verify: 404, which git-lfs takes silently */
@@ -223,6 +224,13 @@ int hub_complete_check(struct gw_str body, struct gw_str sha256, uint64_t n_part
 void hub_batch_begin(struct gw_buf *out, bool multipart);
 void hub_put_batch(struct gw_buf *out, const struct hub_batch_answer *a); /* with its comma */
 void hub_batch_end(struct gw_buf *out);
+
+/* PUT settings: visibility (private, true, is what all here are), gated, and whatever else. The one
+ * that goes furthest from what is so counts. @return GW_OK; GW_INVALID; GW_TOO_LARGE; GW_NO_MEMORY
+ */
+enum hub_settings { HUB_SETTINGS_SAME, HUB_SETTINGS_OTHER, HUB_SETTINGS_VISIBILITY };
+int hub_settings_parse(enum hub_settings *out, struct gw_str body,
+                       struct gw_error *err) GW_MUST_CHECK;
 
 /* The answer to a commit. urls are built from the host that was asked: clients take them apart.
  * pull: number of the pull request; empty: none. */

@@ -205,6 +205,74 @@ int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, st
     return rc;
 }
 
+/* ---- history ---- */
+
+static int squash(struct held *h, const char *name, struct gw_str message, struct gw_str author,
+                  int64_t now_ms, char commit[41])
+{
+    const char *text = gw_arena_cstr(&h->a, message), *who_name, *mail;
+    git_reference *ref = NULL, *moved = NULL;
+    git_object *tip = NULL;
+    git_tree *tree = NULL;
+    git_signature *who = NULL;
+    git_oid oid;
+    int code = text != NULL && repo_person(&who_name, &mail, author, &h->a) == GW_OK
+                   ? git_reference_lookup(&ref, h->git, name)
+                   : GIT_ERROR;
+
+    if (code == 0) {
+        code = git_reference_peel(&tip, ref, GIT_OBJECT_COMMIT);
+    }
+    if (code == 0) {
+        code = git_commit_tree(&tree, (git_commit *)tip);
+    }
+    if (code == 0) {
+        code = git_signature_new(&who, who_name, mail[0] != 0 ? mail : "hubgate", now_ms / 1000, 0);
+    }
+    if (code == 0) {
+        code = git_commit_create(&oid, h->git, NULL, who, who, NULL, text, tree, 0, NULL);
+    }
+    if (code == 0) {
+        code = git_reference_create_matching(&moved, h->git, name, &oid, 1, git_object_id(tip),
+                                             "hubgate: super-squash");
+    }
+    if (code == 0) {
+        git_oid_tostr(commit, 41, &oid);
+    }
+    git_reference_free(moved);
+    git_signature_free(who);
+    git_tree_free(tree);
+    git_object_free(tip);
+    git_reference_free(ref);
+    return code;
+}
+
+int repo_squash(const char *data_dir, const struct repo_id *id, struct gw_str branch,
+                struct gw_str message, struct gw_str author, int64_t now_ms, char commit[41],
+                struct gw_error *err)
+{
+    char full[REF_BYTES];
+    struct held h;
+    int code, rc = ref_name(full, "refs/heads/", branch.n != 0 ? branch : GW_STR("main"), err);
+
+    if (rc != GW_OK) {
+        return rc;
+    }
+    rc = hold(&h, data_dir, id, err);
+    if (rc == GW_OK) {
+        code = squash(&h, full, message, author, now_ms, commit);
+        if (code == GIT_ENOTFOUND) {
+            rc = gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "there is no %s", full);
+        } else if (code == GIT_EMODIFIED) {
+            rc = gw_fail(err, GW_CONFLICT, 0, "%s was moved meanwhile", full);
+        } else if (code < 0) {
+            rc = repo_git_fail(err, "squash %s", full);
+        }
+    }
+    release(&h);
+    return rc;
+}
+
 /* ---- the whole ---- */
 
 static int move_folder(const char *from, const char *from_dir, const char *to, const char *to_dir,

@@ -115,6 +115,12 @@ int repo_tag_create(const char *data_dir, const struct repo_id *id, struct gw_st
 /* @return GW_OK; GW_NOT_FOUND (REPO_NO_COMMIT); GW_FORBIDDEN (main) */
 int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, struct gw_str name,
                     struct gw_error *err) GW_MUST_CHECK;
+/* The branch becomes one commit without parents, of the same tree. branch: as repo_branch_create's
+ * name; "" is main. @return GW_OK: commit; GW_NOT_FOUND (REPO_NO_COMMIT: no such branch);
+ * GW_INVALID (name); GW_CONFLICT (another write) */
+int repo_squash(const char *data_dir, const struct repo_id *id, struct gw_str branch,
+                struct gw_str message, struct gw_str author, int64_t now_ms, char commit[41],
+                struct gw_error *err) GW_MUST_CHECK;
 /* Out of the way, into data/trash/<type>/<ns>/<name>.git.<now_ms>: repo_restore within the grace
  * time brings it back. @return GW_OK; GW_NOT_FOUND */
 int repo_delete(const char *data_dir, const struct repo_id *id, int64_t now_ms,

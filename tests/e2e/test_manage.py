@@ -221,3 +221,71 @@ def test_who_may_move(module_world: World) -> None:
     body = {"name": "theirs", "organization": "acme"}
     assert post(module_world, "/api/repos/delete", body, "admin", "DELETE").status == 200
     procs.wait_until("it is gone", lambda: module_world.get("/api/models/acme/ours", "reader").status == 404)
+
+
+# ---- settings, history ----
+
+SETTINGS = r"""
+import json, sys
+from huggingface_hub import HfApi
+api, out, name = HfApi(), {}, sys.argv[1]
+api.create_repo(name)
+def tried(call):
+    try:
+        call()
+        return "done"
+    except Exception as error:
+        return [getattr(getattr(error, "response", None), "status_code", None), str(error)]
+def change(**kwargs):
+    if hasattr(api, "update_repo_settings"):
+        return api.update_repo_settings(name, **kwargs)
+    return api.update_repo_visibility(name, **kwargs)
+for key, kwargs in (("same", {"private": True}), ("open", {"private": False}), ("gated", {"gated": "auto"}), ("not gated", {"gated": False})):
+    out[key] = tried(lambda: change(**kwargs))
+for i in range(3):
+    api.upload_file(path_or_fileobj=b"%d" % i, path_in_repo="a.txt", repo_id=name)
+out["before"] = len(api.list_repo_commits(name))
+out["squash"] = tried(lambda: api.super_squash_history(name))
+out["after"] = [each.title for each in api.list_repo_commits(name)]
+out["nowhere"] = tried(lambda: api.super_squash_history(name, branch="nowhere"))
+out["check"] = tried(lambda: api.auth_check(name))
+out["files"] = api.list_repo_files(name)
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize("client", ["hf0362", "hf240"])
+def test_settings_and_history(module_world: World, client: str) -> None:
+    got = python(client, SETTINGS, module_world.env("admin"), f"acme/set-{client}")
+    assert got.status == 0, got.text
+    out = got.json
+    assert out["same"] == out["not gated"] == out["squash"] == out["check"] == "done", out
+    assert out["open"][0] == 403 and "policy files" in out["open"][1]
+    assert out["gated"][0] == 501 and "policy files" in out["gated"][1]
+    assert out["before"] == 4 and len(out["after"]) == 1 and "squash" in out["after"][0].lower()
+    assert out["nowhere"][0] == 404 and out["files"] == [".gitattributes", "a.txt"]
+
+
+def test_who_may_set_and_squash(module_world: World) -> None:
+    """Settings need `admin`; a squash takes history away, so it needs `delete`."""
+    create(module_world, "kept")
+    for route, method, body in (("settings", "PUT", {"private": True}), ("super-squash/main", "POST", {"message": "x"})):
+        for who, status in (("writer", 403), ("reader", 403), ("stranger", 404), (None, 401), ("admin", 200)):
+            got = post(module_world, f"/api/models/acme/kept/{route}", body, who, method)
+            assert got.status == status, (route, who, got.status, got.body)
+    assert post(module_world, "/api/models/acme/none/settings", {"private": True}, "admin", "PUT").status == 404
+    assert post(module_world, "/api/models/google-bert/bert-base-uncased/settings", {"private": True}, "admin", "PUT").status == 403
+    assert module_world.get("/api/models/acme/kept/settings", "admin", "PUT", body=b"[]").status == 400
+
+
+def test_pages_of_commits(module_world: World) -> None:
+    create(module_world, "long")
+    for i in range(60):
+        line = json.dumps({"key": "file", "value": {"path": "a", "content": str(i), "encoding": "utf-8"}})
+        got = module_world.get("/api/models/acme/long/commit/main", "writer", "POST",
+                               body=b'{"key":"header","value":{"summary":"number %d"}}\n' % i + line.encode())
+        assert got.status == 200, got.body
+    got = python("hf240", "import json\nfrom huggingface_hub import HfApi\nprint(json.dumps([each.title for each in HfApi().list_repo_commits('acme/long')]))",
+                 module_world.env("reader"))
+    assert got.status == 0, got.text
+    assert got.json == [f"number {i}" for i in reversed(range(60))] + ["initial commit"]

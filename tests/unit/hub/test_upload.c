@@ -325,6 +325,36 @@ static void test_complete(void **state)
     assert_int_equal(hub_complete_check(GW_STR("{}"), GW_STR(SHA), 1001, &err), GW_INVALID);
 }
 
+static void test_settings(void **state)
+{
+    static const struct {
+        const char *body;
+        int status;
+        enum hub_settings found;
+    } rows[] = {
+        {"{}", GW_OK, HUB_SETTINGS_SAME},
+        {"{\"private\":true,\"gated\":false}", GW_OK, HUB_SETTINGS_SAME},
+        {"{\"visibility\":\"private\"}", GW_OK, HUB_SETTINGS_SAME},
+        {"{\"private\":false}", GW_OK, HUB_SETTINGS_VISIBILITY},
+        {"{\"private\":\"x\"}", GW_OK, HUB_SETTINGS_VISIBILITY},
+        {"{\"visibility\":\"public\",\"gated\":\"auto\"}", GW_OK, HUB_SETTINGS_VISIBILITY},
+        {"{\"visibility\":\"private\",\"gated\":\"manual\"}", GW_OK, HUB_SETTINGS_OTHER},
+        {"{\"gated\":0}", GW_OK, HUB_SETTINGS_OTHER},
+        {"{\"description\":false}", GW_OK, HUB_SETTINGS_OTHER},
+        {"[]", GW_INVALID, 0},
+        {"", GW_INVALID, 0},
+    };
+    enum hub_settings found;
+    struct gw_error err;
+
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        assert_int_equal(hub_settings_parse(&found, gw_str_c(rows[i].body), &err), rows[i].status);
+        if (rows[i].status == GW_OK) {
+            assert_int_equal(found, rows[i].found);
+        }
+    }
+}
+
 static void test_committed(void **state)
 {
     struct gw_buf b;
@@ -347,6 +377,7 @@ int main(void)
         cmocka_unit_test(test_preupload_limit),
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_complete),
+        cmocka_unit_test(test_settings),
         cmocka_unit_test(test_committed),
     };
 

@@ -468,6 +468,38 @@ static void test_random(void **state)
     assert_sound();
 }
 
+static void test_squash(void **state)
+{
+    struct repo_change *c;
+    struct gw_error err;
+    char commit[41];
+
+    for (int i = 0; i < 3; i++) {
+        c = begun();
+        put_file(c, i == 2 ? "b" : "a", i == 1 ? "2" : "1");
+        committed(c);
+    }
+    assert_ok(repo_tag_create("data", LLM, GW_STR("v1"), GW_STR("main"), GW_STR(""), AUTHOR, NOW_MS,
+                              &err),
+              err);
+    assert_ok(
+        repo_squash("data", LLM, GW_STR(""), GW_STR("All in one"), AUTHOR, NOW_MS, commit, &err),
+        err);
+    assert_sh(commit, GIT "rev-parse main");
+    assert_sh("1", GIT "rev-list --count main");
+    assert_sh("4", GIT "rev-list --count v1");
+    assert_sh("All in one", GIT "log -1 --format=%%B main");
+    assert_sh("100644 .gitattributes\n100644 a\n100644 b", LS);
+    assert_sound();
+    assert_int_equal(
+        repo_squash("data", LLM, GW_STR("v1"), GW_STR("x"), AUTHOR, NOW_MS, commit, &err),
+        GW_NOT_FOUND);
+    assert_int_equal(err.sys, REPO_NO_COMMIT);
+    assert_int_equal(repo_squash("data", LLM, GW_STR("refs/heads/main"), GW_STR("x"), AUTHOR,
+                                 NOW_MS, commit, &err),
+                     GW_INVALID);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +512,7 @@ int main(void)
         cmocka_unit_test_setup(test_objects, fresh),
         cmocka_unit_test_setup(test_branches, fresh),
         cmocka_unit_test_setup(test_many_files, fresh),
+        cmocka_unit_test_setup(test_squash, fresh),
         cmocka_unit_test_setup(test_random, fresh),
     };
 
