@@ -378,18 +378,24 @@ struct cache_source {
     struct gw_str target;
     bool all; /* fetch the whole, also if nobody ever reads */
 };
-/* Loop. Attach to the part of a blob that is not whole. @return GW_OK: *out, to be closed;
- * GW_AGAIN: no part yet, run cache_part_create in a DISK job; GW_CONFLICT: it became whole just
- * now, open the blob; GW_IO; GW_NO_MEMORY */
+/* Loop. Attach to the part of a blob that is not whole.
+ * @param target  as in cache_source: where this reader would have it fetched from; empty: anywhere
+ * @return GW_OK: *out, to be closed; GW_AGAIN: no part yet, or one that upstream refuses under
+ * another target: run cache_part_create in a DISK job; GW_CONFLICT: it became whole just now, open
+ * the blob; GW_IO; GW_NO_MEMORY */
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
-                      uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+                      uint64_t size, struct gw_str target, struct gw_error *err) GW_MUST_CHECK;
+/* Loop. Is what cache_reader_want failed with about another target than this reader's? Then it is
+ * worth opening again. */
+bool cache_reader_other_failed(const struct cache_reader *r);
 /* The same for another node, which proves what it gets: nothing is held back, and only what it asks
  * for is fetched because of it. *size: out */
 int cache_reader_open_node(struct cache_reader **out, struct cache *c, struct gw_str digest,
                            uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
 /* Job. Makes part and map (space is checked first); what is fetched is what readers want, or all.
- * Somebody else's live one is GW_OK. @return GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT
- * (twice wrong within the hour); GW_UNAVAILABLE (being fetched with another size) */
+ * Somebody else's live one is GW_OK, and goes on from this target if its own is refused. @return
+ * GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour); GW_UNAVAILABLE
+ * (being fetched with another size); or, for a while, how upstream refused this very target */
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
 /**

@@ -454,14 +454,35 @@ void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms
     }
 }
 
-int fill_failure(const struct fill *f, struct gw_error *err)
+static bool counts_now(uint64_t word)
+{
+    int64_t left = (int64_t)(word >> 24) - gw_mono_ms();
+
+    return word != 0 && left > 0 && left <= FAILURE_MAX_MS;
+}
+
+bool fill_source_failed(const struct fill *f)
 {
     uint64_t word = atomic_load(&f->map.live->failure);
-    int64_t left = (int64_t)(word >> 24) - gw_mono_ms();
     unsigned kind = (unsigned)(word >> 16 & 0xff);
     int sys = (int)(word & 0xffff);
 
-    if (word == 0 || left <= 0 || left > FAILURE_MAX_MS) {
+    return counts_now(word) &&
+           (kind == FILL_REFUSED || kind == FILL_CHANGED || kind == FILL_SOURCE ||
+            (kind == FILL_STATUS && sys >= 400 && sys < 500 && sys != 408 && sys != 429));
+}
+
+int fill_failure(const struct fill *f, struct gw_error *err)
+{
+    return fill_failure_of(atomic_load(&f->map.live->failure), err);
+}
+
+int fill_failure_of(uint64_t word, struct gw_error *err)
+{
+    unsigned kind = (unsigned)(word >> 16 & 0xff);
+    int sys = (int)(word & 0xffff);
+
+    if (!counts_now(word)) {
         return GW_OK;
     }
     for (size_t i = 0; i < sizeof(failures) / sizeof(failures[0]); i++) {

@@ -193,6 +193,10 @@ struct fill_ban {
     char url[CACHE_NODE_URL_MAX + 1], digest[CACHE_DIGEST_MAX + 1];
 };
 
+struct fill_refused {
+    uint64_t source, failure; /* digest and target; the word of the map */
+};
+
 struct fill_table {
     struct cache *cache;
     uint64_t boot, self; /* self: our owner word */
@@ -209,6 +213,8 @@ struct fill_table {
     bool shares;            /* there are other nodes */
     int64_t quiet_until_ms; /* under the mutex, like bans: see peer.c */
     struct fill_ban bans[FILL_BANS];
+    struct fill_refused refused[FILL_BANS]; /* under the mutex: see source.c */
+    unsigned n_refused;
     int (*lease_take)(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
                       struct cache_lease *out, int64_t deadline_ms, struct gw_error *err);
     int (*lease_drop)(struct cache *c, struct gw_str name, uint64_t mine, int64_t deadline_ms,
@@ -291,6 +297,9 @@ bool fill_ended(const struct fill *f);
 void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms);
 /* GW_OK: no failure that counts now. */
 int fill_failure(const struct fill *f, struct gw_error *err);
+int fill_failure_of(uint64_t word, struct gw_error *err);
+/* It failed, and for a reason that is about the repository it is fetched from. */
+bool fill_source_failed(const struct fill *f);
 /* Counts what is valid from the front, and wakes our loop when that makes a job due. */
 void fill_progress(struct fill *f);
 /* No new readers for it. */
@@ -340,6 +349,17 @@ int64_t parts_idle(struct fill_table *t, char digest[CACHE_DIGEST_MAX + 1]);
 uint64_t part_evict(struct fill_table *t, struct gw_str digest);
 /* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
 void parts_scan(struct fill_table *t);
+
+/* ---- source.c ---- */
+/* Is that where it is fetched from? Empty: whatever it is. */
+bool source_is(const struct fill *f, struct gw_str target);
+/* Job. How the last try from there failed, if that was just now; GW_OK */
+int source_refused(struct fill_table *t, struct gw_str digest, struct gw_str target,
+                   struct gw_error *err);
+/* Job, under the lock. A part that lives, but is refused where it is fetched from, goes on from
+ * target. @return GW_OK (also when there is nothing to change); GW_IO; as fill_get */
+int source_change(struct fill_table *t, struct gw_str digest, struct gw_str target,
+                  struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- peer.c ---- */
 void cache_node_credential(const struct cache *c, struct gw_str method, struct gw_str digest,

@@ -300,15 +300,15 @@ static int settle_names(struct fill_table *t, struct gw_str digest, uint64_t *si
 }
 
 /* Under the lock. A part that lives: is it what is asked for? One of another size that nobody works
- * on makes room. */
+ * on makes room, one that its repository refuses goes on from this one. */
 static int keep_or_replace(struct fill_table *t, struct gw_str digest, uint64_t size, uint64_t is,
-                           struct gw_error *err)
+                           struct gw_str target, struct gw_error *err)
 {
     struct fill *f = NULL;
     int rc;
 
     if (is == size) {
-        return GW_OK;
+        return source_change(t, digest, target, err);
     }
     rc = fill_get(&f, t, digest, err);
     if (rc != GW_OK) {
@@ -339,7 +339,7 @@ static int make_unless_there(struct fill_table *t, struct gw_str digest, uint64_
     }
     rc = settle_names(t, digest, &is, err);
     if (rc == GW_OK) {
-        rc = keep_or_replace(t, digest, size, is, err);
+        rc = keep_or_replace(t, digest, size, is, target, err);
     }
     if (rc == GW_NOT_FOUND) {
         rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, target, err);
@@ -364,6 +364,10 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
     if (part_resting(t, digest)) {
         return gw_fail(err, GW_CORRUPT, 0,
                        "upstream's bytes did not have this digest, more than once within the hour");
+    }
+    rc = source_refused(t, digest, src->target, err);
+    if (rc != GW_OK) {
+        return rc;
     }
     rc = make_unless_there(t, digest, size, src->target, &why);
     if (rc == GW_IO && why.sys == ENOSPC && cache_budget_room(c, size)) {

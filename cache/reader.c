@@ -15,6 +15,7 @@
 struct cache_reader {
     struct fill *fill;
     uint64_t asked;     /* granules before it were asked for */
+    bool other;         /* it came through another repository than the one that is asked */
     bool before;        /* nothing before the digest is right */
     bool node;          /* another node reads: it proves the digest itself */
     int64_t touched_ms; /* monotonic */
@@ -29,7 +30,7 @@ static bool blob_exists(const struct cache *c, struct gw_str digest)
 
 /* size 0: whatever it is. */
 static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str digest,
-                       uint64_t size, struct gw_error *err)
+                       uint64_t size, struct gw_str target, struct gw_error *err)
 {
     struct cache_reader *r;
     struct fill *f = NULL;
@@ -50,6 +51,8 @@ static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str
             rc = GW_NOT_FOUND;
         } else if (size != 0 && f->map.head->size != size) {
             rc = GW_CORRUPT; /* the job decides */
+        } else if (!source_is(f, target) && fill_source_failed(f)) {
+            rc = GW_CORRUPT; /* likewise */
         }
     }
     switch (rc) {
@@ -58,6 +61,7 @@ static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str
         r->touched_ms = gw_mono_ms();
         r->fill = f;
         r->before = c->options.verify_before;
+        r->other = !source_is(f, target);
         *out = r;
         return GW_OK;
     case GW_NOT_FOUND:
@@ -74,15 +78,20 @@ static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str
 }
 
 int cache_reader_open(struct cache_reader **out, struct cache *c, struct gw_str digest,
-                      uint64_t size, struct gw_error *err)
+                      uint64_t size, struct gw_str target, struct gw_error *err)
 {
-    return open_reader(out, c, digest, size != 0 ? size : UINT64_MAX, err);
+    return open_reader(out, c, digest, size != 0 ? size : UINT64_MAX, target, err);
+}
+
+bool cache_reader_other_failed(const struct cache_reader *r)
+{
+    return r->other && fill_safe(r->fill) && fill_source_failed(r->fill);
 }
 
 int cache_reader_open_node(struct cache_reader **out, struct cache *c, struct gw_str digest,
                            uint64_t *size, struct gw_error *err)
 {
-    int rc = open_reader(out, c, digest, 0, err);
+    int rc = open_reader(out, c, digest, 0, GW_STR(""), err);
 
     if (rc == GW_OK) {
         (*out)->node = true;

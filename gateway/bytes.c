@@ -12,6 +12,7 @@
 /* Pages that were seen in memory are believed to stay so long: under pressure the kernel takes the
  * least recently used, and these were just asked for. */
 #define WARM_MS 250
+#define SOURCES_MAX 4u /* repositories that one request sees refused */
 
 static int file_fd(const struct gateway_state *st)
 {
@@ -137,9 +138,11 @@ bool gateway_file_again(struct gateway *gw, struct gateway_request *req, const s
 {
     struct gateway_state *st = req->state;
 
-    if (err->status != GW_CORRUPT || st->again)
+    if (err->status == GW_CORRUPT && !st->again)
+        st->again = true;
+    else if (st->reader == NULL || !cache_reader_other_failed(st->reader) ||
+             st->n_sources++ == SOURCES_MAX)
         return false;
-    st->again = true;
     cache_reader_close(st->reader);
     st->reader = NULL;
     metrics_add(&gw->counters->readers, UINT64_MAX);

@@ -193,6 +193,7 @@ struct gateway_state {
     size_t n_results;
     struct gateway_waiter waiter;
     bool again;                  /* the second fetch after a wrong digest */
+    unsigned n_sources;          /* times that another repository than its own was refused */
     struct cache_reader *reader; /* of a fill, or NULL */
     struct upload *upload;       /* NULL: the body is not kept */
     int fd;                      /* of a blob, or -1; ours */

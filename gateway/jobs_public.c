@@ -393,7 +393,7 @@ static int size_and_target(struct gateway_job *job, uint64_t *size, struct gw_st
     return GW_OK;
 }
 
-/* key: blob, digest; arg: size, target */
+/* key: blob, digest, type, ns, name; arg: size, target */
 int job_blob(struct gateway_job *job)
 {
     struct gw_str target;
@@ -408,7 +408,7 @@ int job_blob(struct gateway_job *job)
     return rc;
 }
 
-/* key: part, digest; arg: size, target */
+/* key: part, digest, type, ns, name; arg: size, target */
 int job_part(struct gateway_job *job)
 {
     struct cache_source src = {0};

@@ -118,7 +118,8 @@ static struct gw_want blob_want(struct gateway_request *req, const struct resolv
             .arg = size};
     return (struct gw_want){
         .peer = GW_PEER_UPSTREAM,
-        .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e)),
+        /* with the repository: what upstream refuses of one says nothing of another */
+        .key = FACT_JOIN(a, GW_STR("blob"), digest_of(e), r->type, r->ns, r->name),
         .arg = FACT_JOIN(a, size, bytes_target(req, r, e->path)),
     };
 }
@@ -178,18 +179,22 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
 {
     struct gateway_state *st = req->state;
     struct gw_arena *a = &st->arena;
+    struct gw_str target;
     struct gw_want want;
     struct gw_error err;
     int rc;
 
     if (st->reader == NULL) {
-        rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, &err);
+        target = bytes_target(req, r, e->path);
+        if (target.p == NULL)
+            return GW_NO_MEMORY;
+        rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, target, &err);
         if (rc == GW_AGAIN) {
             want = (struct gw_want){
                 .peer = GW_PEER_DISK,
-                .key = FACT_JOIN(a, GW_STR("part"), digest_of(e)),
-                .arg = FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size),
-                                 bytes_target(req, r, e->path)),
+                .key = FACT_JOIN(a, GW_STR("part"), digest_of(e), r->type, r->ns, r->name),
+                .arg =
+                    FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size), target),
             };
             rc = fact_need(gw, req, &want, NULL, &err);
             if (rc == GW_AGAIN)

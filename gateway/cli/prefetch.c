@@ -196,10 +196,11 @@ static enum state follow(struct prefetch *p, struct file *f, struct gw_error *er
     struct cache_source src = {.target = f->target, .all = true};
     struct cache *c = p->gw->cache;
     uint64_t avail;
+    bool final;
     int rc;
 
     if (f->reader == NULL) {
-        rc = cache_reader_open(&f->reader, c, f->digest, f->size, err);
+        rc = cache_reader_open(&f->reader, c, f->digest, f->size, f->target, err);
         if (rc == GW_CONFLICT)
             return WHOLE;
         if (rc == GW_AGAIN) {
@@ -227,9 +228,10 @@ static enum state follow(struct prefetch *p, struct file *f, struct gw_error *er
     f->proven = f->at == f->size;
     if (rc == GW_OK)
         return GOING;
+    final = rc == GW_FORBIDDEN && !cache_reader_other_failed(f->reader);
     cache_reader_close(f->reader);
     f->reader = NULL;
-    return rc == GW_FORBIDDEN || f->tries++ >= TRIES ? LOST : GOING;
+    return final || f->tries++ >= TRIES ? LOST : GOING;
 }
 
 static bool on_post(void *ctx, struct gateway_job *job)

@@ -373,6 +373,24 @@ def test_what_the_hub_refuses_is_refused(module_world: World, hub: HubProcess) -
         assert (answer.status, answer["x-error-code"]) == (403, "GatedRepo") and "no access" in str(answer["x-error-message"])
 
 
+@pytest.mark.parametrize("size", [300_000, 6 * MIB])
+def test_what_is_refused_of_one_repository_is_fetched_from_another(module_world: World, hub: HubProcess, size: int) -> None:
+    """Two repositories have the same bytes, and the Hub refuses one: who came through the other one gets them, and waits for nobody's refusal."""
+    facts = fresh(hub, size)
+    other = facts["repo"] + "-copy"
+    hub.add(other, {"model.bin": {"size": size, "seed": facts["seed"], "lfs": True}})
+    assert hub.file(other, "model.bin")["sha256"] == facts["sha256"]
+    fault = hub.fault(f"^/{facts['repo']}/resolve/", status=403, error_code="GatedRepo", latency_ms=500)
+    refused = Download(module_world, facts["main"])
+    procs.wait_until("the refused request", lambda: any(one["id"] == fault and one["seen"] for one in hub.faults()))
+    served = [Download(module_world, f"/{other}/resolve/main/model.bin") for _ in range(4)]
+    assert [(one.done().status, one.sha256) for one in served] == [(200, facts["sha256"])] * 4
+    assert refused.done().status in (403, 200)      # 200: it asked again when the other one's bytes were there
+    hub.wait_idle()
+    assert hub.content_bytes() == size
+    forget(facts)
+
+
 def test_a_hanging_upstream_disturbs_nobody_else(module_world: World, hub: HubProcess) -> None:
     """While many requests wait for a silent Hub, warm ones are answered by both workers."""
     warm, cold = fresh(hub, 2 * MIB), [fresh(hub, 3 * MIB) for _ in range(20)]

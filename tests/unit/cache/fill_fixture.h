@@ -40,6 +40,7 @@
 
 #define MIB (1u << 20)
 #define PATIENCE_MS 30000
+#define TARGET_OTHER "/org/other/resolve/0123456789012345678901234567890123456789/a.safetensors"
 #define TARGET "/org/model/resolve/0123456789012345678901234567890123456789/a.safetensors"
 
 static unsigned fill_transfers = 1; /* of the caches that are opened next */
@@ -86,7 +87,9 @@ struct hub {
     _Atomic uint64_t wrong_at;
     atomic_int crawl_times; /* answers at 16 bytes per ms */
     atomic_int hang_times;  /* silence before the head, until stop */
-    atomic_bool changed;    /* X-Linked-Etag names another digest */
+    atomic_bool refuses;    /* 403 for TARGET_OTHER */
+    atomic_int refused;
+    atomic_bool changed; /* X-Linked-Etag names another digest */
     atomic_bool encoded, elsewhere, loop, no_length;
     _Atomic uint64_t slow;               /* bytes per ms and connection; 0: all */
     _Atomic uint64_t hold_from, hold_to; /* bytes there are not sent for now */
@@ -264,6 +267,10 @@ static inline bool answer(struct hub *h, int fd, const char *request, unsigned w
             continue;
         }
         return false;
+    }
+    if (who == 0 && atomic_load(&h->refuses) && strstr(request, TARGET_OTHER) != NULL) {
+        atomic_fetch_add(&h->refused, 1);
+        return say(fd, "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", 38);
     }
     if (who == 0 && take(&h->status_times)) {
         n = snprintf(head, sizeof(head), "HTTP/1.1 %d No\r\nContent-Length: 2\r\n",
@@ -545,24 +552,30 @@ static inline void close_worker(struct cache *c, struct cache_shared *shared)
         }                                                                                          \
     } while (0)
 
-static inline struct cache_reader *join(struct cache *c, const struct hub *h)
+static inline struct cache_reader *join_from(struct cache *c, const struct hub *h,
+                                             struct gw_str target)
 {
-    struct cache_source source = {gw_str_c(TARGET), false};
+    struct cache_source source = {target, false};
     struct cache_reader *r = NULL;
     struct gw_error err = {0};
-    int rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, &err);
+    int rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, target, &err);
 
     if (rc == GW_AGAIN) {
         rc = cache_part_create(c, gw_str_c(h->digest), h->size, &source, &err);
         if (rc != GW_OK) {
             check_failed("cache_part_create", rc, err.text);
         }
-        rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, &err);
+        rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, target, &err);
     }
     if (rc != GW_OK) {
         check_failed("cache_reader_open", rc, err.text);
     }
     return r;
+}
+
+static inline struct cache_reader *join(struct cache *c, const struct hub *h)
+{
+    return join_from(c, h, gw_str_c(TARGET));
 }
 
 /* A response [offset, end) followed to its end, every byte compared. @return GW_OK, or how it ended

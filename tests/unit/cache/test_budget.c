@@ -642,8 +642,8 @@ static void a_part_that_nobody_is_at_goes_like_a_file_of_its_age(void **state)
     assert_int_equal(parts_idle(f.cache->fills, found), (int64_t)old[0].tv_sec * 1000);
     assert_string_equal(found, digest);
     /* a reader says that it is there, and what it wants has an owner */
-    assert_int_equal(cache_reader_open(&reader, f.cache, gw_str_c(digest), 30 * MIB, &f.err),
-                     GW_OK);
+    assert_int_equal(
+        cache_reader_open(&reader, f.cache, gw_str_c(digest), 30 * MIB, GW_STR(""), &f.err), GW_OK);
     assert_true(parts_idle(f.cache->fills, found) == INT64_MAX);
     assert_int_equal(cache_reader_want(reader, 0, 30 * MIB, 0, &avail, &f.err), GW_OK);
     assert_int_equal(part_evict(f.cache->fills, gw_str_c(digest)), 0);

@@ -108,8 +108,9 @@ static void test_whole(void **state)
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     r.reader = NULL;
-    assert_int_equal(cache_reader_open(&r.reader, w->cache, gw_str_c(w->hub->digest), SIZE, NULL),
-                     GW_CONFLICT);
+    assert_int_equal(
+        cache_reader_open(&r.reader, w->cache, gw_str_c(w->hub->digest), SIZE, GW_STR(""), NULL),
+        GW_CONFLICT);
 }
 
 static void test_direct(void **state)
@@ -303,8 +304,9 @@ static void test_wrong_bytes_always(void **state)
     TURN_UNTIL(w->cache, atomic_load(&w->shared->counters.integrity_failures) == 2 && quiet(w));
     assert_int_equal(atomic_load(&w->hub->sent), 2 * SIZE);
     assert_false(exists(w->dir, w->hub->digest, ".part"));
-    assert_int_equal(cache_reader_open(&none, w->cache, gw_str_c(w->hub->digest), SIZE, NULL),
-                     GW_AGAIN);
+    assert_int_equal(
+        cache_reader_open(&none, w->cache, gw_str_c(w->hub->digest), SIZE, GW_STR(""), NULL),
+        GW_AGAIN);
     assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
                      GW_CORRUPT);
     assert_false(have_blob(w->cache, w->hub));
@@ -708,7 +710,8 @@ static void test_bad_arguments(void **state)
     assert_int_equal(
         cache_part_create(w->cache, gw_str_c(w->hub->digest), MAP_SIZE_MAX + 1, &source, NULL),
         GW_INVALID);
-    assert_int_equal(cache_reader_open(&r, w->cache, gw_str_c("../x"), SIZE, NULL), GW_IO);
+    assert_int_equal(cache_reader_open(&r, w->cache, gw_str_c("../x"), SIZE, GW_STR(""), NULL),
+                     GW_IO);
     assert_int_equal(cache_fill_job(w->cache, GW_STR("fill\nnothing"), NULL), GW_OK);
     cache_reader_close(NULL);
     free(longest);
@@ -725,12 +728,94 @@ static void test_two_sizes(void **state) /* a first caller was wrong about the s
     struct gw_error err;
 
     assert_int_equal(cache_part_create(w->cache, digest, SIZE + 1, &source, NULL), GW_OK);
-    assert_int_equal(cache_reader_open(&wrong, w->cache, digest, SIZE + 1, NULL), GW_OK);
+    assert_int_equal(cache_reader_open(&wrong, w->cache, digest, SIZE + 1, GW_STR(""), NULL),
+                     GW_OK);
     TURN_UNTIL(w->cache, cache_reader_want(wrong, 0, 10, 0, &avail, &err) == GW_UNAVAILABLE);
     r = whole(w);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(wrong);
     cache_reader_close(r.reader);
+}
+
+/* ---- two repositories hold it, and the Hub refuses one of them ---- */
+
+static struct response whole_from(struct world *w, const char *target)
+{
+    return (struct response){.reader = join_from(w->cache, w->hub, gw_str_c(target)), .end = SIZE};
+}
+
+static void test_other_repository(void **state)
+{
+    struct world *w = *state;
+    struct response a, b;
+
+    atomic_store(&w->hub->refuses, true);
+    a = whole_from(w, TARGET_OTHER);
+    b = whole_from(w, TARGET); /* it joins, and waits */
+    assert_int_equal(follow(w->cache, w->hub, &b), GW_FORBIDDEN);
+    assert_int_equal(follow(w->cache, w->hub, &a), GW_FORBIDDEN);
+    assert_true(cache_reader_other_failed(b.reader));
+    assert_false(cache_reader_other_failed(a.reader));
+    cache_reader_close(b.reader);
+    b = whole_from(w, TARGET);
+    assert_int_equal(follow(w->cache, w->hub, &b), GW_OK);
+    cache_reader_close(a.reader);
+    cache_reader_close(b.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->refused), 1);
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+}
+
+static void test_other_repository_goes_on(void **state) /* what is there stays */
+{
+    struct world *w = *state;
+    struct response a, b;
+    const uint64_t half = 10 * MIB;
+
+    atomic_store(&w->hub->redirect, false);
+    atomic_store(&w->hub->cut_at, half);
+    atomic_store(&w->hub->cut_times, 1);
+    atomic_store(&w->hub->gate, half);
+    a = whole_from(w, TARGET_OTHER);
+    TURN_UNTIL(w->cache, step(&a, w->hub) || a.offset == half);
+    atomic_store(&w->hub->refuses, true);
+    atomic_store(&w->hub->gate, UINT64_MAX); /* it is cut here, and asked again */
+    assert_int_equal(follow(w->cache, w->hub, &a), GW_FORBIDDEN);
+    b = whole_from(w, TARGET);
+    assert_int_equal(follow(w->cache, w->hub, &b), GW_OK);
+    cache_reader_close(a.reader);
+    cache_reader_close(b.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+}
+
+static void test_both_repositories(void **state) /* refused: they do not send each other there */
+{
+    struct world *w = *state;
+    struct cache_source source = {gw_str_c(TARGET_OTHER), false};
+    struct cache_reader *none = NULL;
+    struct gw_str digest = gw_str_c(w->hub->digest);
+    struct gw_error err;
+    struct response r;
+
+    w->cache->fills->rest_ms = 60000;
+    atomic_store(&w->hub->refuses, true);
+    atomic_store(&w->hub->status, 404);
+    atomic_store(&w->hub->status_times, 1000);
+    r = whole_from(w, TARGET_OTHER);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_FORBIDDEN);
+    cache_reader_close(r.reader);
+    r = whole_from(w, TARGET);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_UNAVAILABLE);
+    assert_int_equal(r.err.sys, 404);
+    cache_reader_close(r.reader);
+    assert_int_equal(cache_reader_open(&none, w->cache, digest, SIZE, source.target, &err),
+                     GW_AGAIN);
+    assert_int_equal(cache_part_create(w->cache, digest, SIZE, &source, &err), GW_FORBIDDEN);
+    assert_int_equal(err.sys, 403);
+    assert_int_equal(atomic_load(&w->hub->refused), 1);
 }
 
 /* ---- several transfers, demanded and sparse ---- */
@@ -1088,6 +1173,9 @@ int main(void)
         TEST(test_git_blob),
         TEST(test_bad_arguments),
         TEST(test_two_sizes),
+        TEST(test_other_repository),
+        TEST(test_other_repository_goes_on),
+        TEST(test_both_repositories),
         SLOW(test_parallel),
         SLOW(test_most),
         SLOW(test_demanded),
