@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest powercut
 all: module command
 
 help: ## this list
@@ -104,6 +104,8 @@ diskfaults: all ## the cache's disk fails: all kinds (make e2e: some of them)
 	@FAULTS=all BUILD="$(BUILD)" tests/run-e2e -q tests/e2e/test_disk_faults.py
 killtest: all ## kill -9 of workers during fills with 16 clients: N rounds, SEED
 	@N=$(or $(N),200) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_killtest.py
+powercut: all ## the power goes at N moments of writing to data/, and everything starts again: N (300), SEED
+	@N=$(or $(N),300) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_powercut.py
 ASAN := build-asan
 asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's source), module and command
 	@deploy/install-deps || [ $$? -eq 2 ]

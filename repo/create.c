@@ -152,49 +152,73 @@ static int read_tip(git_repository *git, const char *path, const char *ref, git_
     return code < 0 ? repo_git_fail(err, "read %s of %s", ref, path) : GW_OK;
 }
 
-/* We hold the flock, so a lock file that stays is a dead writer's; a person's own git holds one for
- * milliseconds (reliability 3.3, step 2). */
-static void drop_stale_ref_lock(const char *path, const char *ref)
+int repo_ref_sync(const char *path, const char *ref, struct gw_error *err)
 {
+    char folder[4096];
+    int n = snprintf(folder, sizeof(folder), "%s/%s", path, ref), rc = GW_OK;
+    size_t top = strlen(path);
+
+    if (n < 0 || (size_t)n >= sizeof(folder)) {
+        return gw_fail(err, GW_IO, ENAMETOOLONG, "%s: %s", path, strerrordesc_np(ENAMETOOLONG));
+    }
+    for (char *slash; (slash = strrchr(folder, '/')) > folder + top;) {
+        struct stat st;
+
+        *slash = '\0';
+        if (lstat(folder, &st) == 0) { /* libgit2 removes folders that a deleted ref leaves empty */
+            rc = gw_dir_sync(folder, err);
+        }
+        if (rc != GW_OK) {
+            return rc;
+        }
+    }
+    return GW_OK;
+}
+
+/* GIT_ELOCKED is worth another try: *deadline is 0 at the first. Whoever writes here holds our
+ * flock, so a lock file that stays is a dead writer's, and is removed; a person's own git holds one
+ * for milliseconds (reliability 3.3, step 2). */
+bool repo_ref_wait(int code, const char *path, const char *ref, int64_t *deadline)
+{
+    struct timespec pause = {.tv_nsec = 10 * 1000000L};
     char lock[4096];
     int n = snprintf(lock, sizeof(lock), "%s/%s.lock", path, ref);
 
-    if (n > 0 && (size_t)n < sizeof(lock)) {
-        unlink(lock);
+    if (code != GIT_ELOCKED || *deadline < 0 || n < 0 || (size_t)n >= sizeof(lock)) {
+        return false;
     }
+    if (*deadline == 0) {
+        *deadline = gw_mono_ms() + REF_WAIT_MS;
+    } else if (gw_mono_ms() >= *deadline) {
+        unlink(lock);
+        *deadline = -1;
+    }
+    nanosleep(&pause, NULL);
+    return true;
 }
 
-/* tip NULL: the branch is made. GW_CONFLICT: it moved */
-static int swap_ref(git_repository *git, const char *path, const char *name, const git_oid *commit,
-                    const git_oid *tip, struct gw_error *err)
+int repo_ref_swap(git_repository *git, const char *path, const char *name, const git_oid *to,
+                  const git_oid *tip, struct gw_error *err)
 {
-    int64_t deadline = gw_mono_ms() + REF_WAIT_MS;
-    bool dropped = false;
+    int64_t deadline = 0;
+    int code;
 
-    for (;;) {
-        struct timespec pause = {.tv_nsec = 10 * 1000000L};
+    do {
         git_reference *ref = NULL;
-        int code = tip != NULL
-                       ? git_reference_create_matching(&ref, git, name, commit, 1, tip, "hubgate")
-                       : git_reference_create(&ref, git, name, commit, 0, "hubgate");
 
+        code = tip != NULL ? git_reference_create_matching(&ref, git, name, to, 1, tip, "hubgate")
+                           : git_reference_create(&ref, git, name, to, 0, "hubgate");
         git_reference_free(ref);
-        if (code == 0) {
-            return GW_OK;
-        }
-        if (code == GIT_EMODIFIED || code == GIT_EEXISTS ||
-            (code == GIT_ENOTFOUND && tip != NULL)) {
-            return gw_fail(err, GW_CONFLICT, 0, "%s moved while it was written", name);
-        }
-        if (code != GIT_ELOCKED || dropped) {
-            return repo_git_fail(err, "update %s of %s", name, path);
-        }
-        if (gw_mono_ms() >= deadline) {
-            drop_stale_ref_lock(path, name);
-            dropped = true;
-        }
-        nanosleep(&pause, NULL);
+    } while (repo_ref_wait(code, path, name, &deadline));
+    if (code == GIT_EMODIFIED || code == GIT_EEXISTS || (code == GIT_ENOTFOUND && tip != NULL)) {
+        return gw_fail(
+            err, GW_CONFLICT, 0,
+            tip != NULL ? "%s moved while it was written" : "Reference %s already exists", name);
     }
+    if (code < 0) {
+        return repo_git_fail(err, "update %s of %s", name, path);
+    }
+    return strcmp(name, REPO_BRANCH) == 0 ? GW_OK : repo_ref_sync(path, name, err);
 }
 
 /* Meant for another tip: an error, unless this is the repetition of a commit that was made, which
@@ -263,7 +287,7 @@ static int commit_on(git_repository *git, const char *path, const struct repo_dr
     if (rc == GW_OK) {
         rc = repo_spool_pack(s->spool, path, s->work->dir, err);
     }
-    return rc == GW_OK ? swap_ref(git, path, ref_of(s), made, tip, err) : rc;
+    return rc == GW_OK ? repo_ref_swap(git, path, ref_of(s), made, tip, err) : rc;
 }
 
 /* One try. GW_CONFLICT: the branch moved in between (not under our lock: a person's own git) */

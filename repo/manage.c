@@ -93,18 +93,6 @@ static int find_commit(const char *data_dir, const struct repo_id *id, struct gw
     return rc == GW_OK && git_oid_fromstr(out, hex) < 0 ? GW_CORRUPT : rc;
 }
 
-static int put_ref(struct held *h, const char *name, const git_oid *target, struct gw_error *err)
-{
-    git_reference *ref = NULL;
-    int code = git_reference_create(&ref, h->git, name, target, 0, "hubgate");
-
-    git_reference_free(ref);
-    if (code == GIT_EEXISTS || code == GIT_EMODIFIED) {
-        return gw_fail(err, GW_CONFLICT, 0, "Reference %s already exists", name);
-    }
-    return code < 0 ? repo_git_fail(err, "make %s", name) : GW_OK;
-}
-
 int repo_branch_create(const char *data_dir, const struct repo_id *id, struct gw_str name,
                        struct gw_str start, struct gw_error *err)
 {
@@ -118,38 +106,42 @@ int repo_branch_create(const char *data_dir, const struct repo_id *id, struct gw
     }
     rc = hold(&h, data_dir, id, err);
     if (rc == GW_OK) {
-        rc = put_ref(&h, full, &commit, err);
+        rc = repo_ref_swap(h.git, h.place.path, full, &commit, NULL, err);
     }
     release(&h);
     return rc;
 }
 
-/* An annotated tag is an object of its own. */
+/* An annotated tag is an object of its own, and the folder that libgit2 makes for it is not synced.
+ */
 static int put_tag(struct held *h, const char *name, const git_oid *commit, struct gw_str message,
                    struct gw_str author, int64_t now_ms, struct gw_error *err)
 {
     git_object *target = NULL;
     git_signature *who = NULL;
     const char *text = gw_arena_cstr(&h->a, message), *name_of, *mail;
+    const char *objects = gw_arena_printf(&h->a, "%s/objects", h->place.path).p;
     git_oid oid;
-    int code = repo_person(&name_of, &mail, author, &h->a);
+    int rc, code = repo_person(&name_of, &mail, author, &h->a);
 
-    if (text == NULL || code != GW_OK) {
+    if (text == NULL || objects == NULL || code != GW_OK) {
         return no_memory(err);
+    }
+    if (git_reference_name_to_id(&oid, h->git, name) == 0) {
+        return gw_fail(err, GW_CONFLICT, 0, "Reference %s already exists", name);
     }
     code = git_object_lookup(&target, h->git, commit, GIT_OBJECT_COMMIT);
     if (code == 0) {
         code = git_signature_new(&who, name_of, mail[0] != 0 ? mail : "hubgate", now_ms / 1000, 0);
     }
     if (code == 0) {
-        code = git_tag_create(&oid, h->git, name, target, who, text, 0);
+        code =
+            git_tag_annotation_create(&oid, h->git, name + strlen("refs/tags/"), target, who, text);
     }
+    rc = code < 0 ? repo_git_fail(err, "make tag %s", name) : gw_dir_sync(objects, err);
     git_signature_free(who);
     git_object_free(target);
-    if (code == GIT_EEXISTS) {
-        return gw_fail(err, GW_CONFLICT, 0, "Reference refs/tags/%s already exists", name);
-    }
-    return code < 0 ? repo_git_fail(err, "make tag %s", name) : GW_OK;
+    return rc == GW_OK ? repo_ref_swap(h->git, h->place.path, name, &oid, NULL, err) : rc;
 }
 
 int repo_tag_create(const char *data_dir, const struct repo_id *id, struct gw_str name,
@@ -166,9 +158,8 @@ int repo_tag_create(const char *data_dir, const struct repo_id *id, struct gw_st
     }
     rc = hold(&h, data_dir, id, err);
     if (rc == GW_OK) {
-        rc = message.n != 0
-                 ? put_tag(&h, full + strlen("refs/tags/"), &commit, message, author, now_ms, err)
-                 : put_ref(&h, full, &commit, err);
+        rc = message.n != 0 ? put_tag(&h, full, &commit, message, author, now_ms, err)
+                            : repo_ref_swap(h.git, h.place.path, full, &commit, NULL, err);
     }
     release(&h);
     return rc;
@@ -180,6 +171,7 @@ int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, st
     char full[REF_BYTES];
     git_reference *ref = NULL;
     struct held h;
+    int64_t deadline = 0;
     int code, rc = ref_name(full, tag ? "refs/tags/" : "refs/heads/", name, err);
 
     if (rc != GW_OK) {
@@ -190,14 +182,20 @@ int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, st
     }
     rc = hold(&h, data_dir, id, err);
     if (rc == GW_OK) {
-        code = git_reference_lookup(&ref, h.git, full);
-        if (code == 0) {
-            code = git_reference_delete(ref);
-        }
+        do {
+            git_reference_free(ref);
+            ref = NULL;
+            code = git_reference_lookup(&ref, h.git, full);
+            if (code == 0) {
+                code = git_reference_delete(ref);
+            }
+        } while (repo_ref_wait(code, h.place.path, full, &deadline));
         if (code == GIT_ENOTFOUND) {
             rc = gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "there is no %s", full);
         } else if (code < 0) {
             rc = repo_git_fail(err, "delete %s", full);
+        } else {
+            rc = repo_ref_sync(h.place.path, full, err);
         }
     }
     git_reference_free(ref);

@@ -7,6 +7,7 @@
 
 struct git_repository;
 struct git_odb;
+struct git_oid;
 
 #define REPO_OID_BYTES 20u
 #define REPO_PATH_MAX 4096u                /* bytes of a path inside a repository */
@@ -133,6 +134,16 @@ int repo_object_size(const struct repo_place *place, struct gw_str sha256, uint6
                      struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- create.c: commits ---- */
+/* A ref that was made or deleted stays so: libgit2 syncs neither the folders it makes above a ref's
+ * own nor what it deletes. @return GW_OK; GW_IO */
+int repo_ref_sync(const char *path, const char *ref, struct gw_error *err) GW_MUST_CHECK;
+/* Durably, under the repository's lock. tip NULL: the ref is made. GW_CONFLICT: it moved, or is
+ * there */
+int repo_ref_swap(struct git_repository *git, const char *path, const char *name,
+                  const struct git_oid *to, const struct git_oid *tip,
+                  struct gw_error *err) GW_MUST_CHECK;
+/* Whether what gave this code of libgit2 is tried again; *deadline: 0 at the first time. */
+bool repo_ref_wait(int code, const char *path, const char *ref, int64_t *deadline);
 /* "Name <mail>" or just a name, as git takes both: cut at 256 bytes, cleaned; no name is "hubgate".
  * @return GW_OK; GW_NO_MEMORY */
 int repo_person(const char **name, const char **mail, struct gw_str author,
