@@ -455,6 +455,32 @@ int gw_yaml_parse(struct gw_yaml **out, struct gw_str name, struct gw_str text, 
     return rc;
 }
 
+int gw_yaml_syntax(struct gw_str name, struct gw_str text, struct gw_error *err)
+{
+    struct build b = {.name = name, .err = err};
+    bool end = false;
+    int rc = GW_OK;
+
+    if (!yaml_parser_initialize(&b.parser)) {
+        return gw_fail(err, GW_NO_MEMORY, 0, "no memory to read YAML");
+    }
+    yaml_parser_set_encoding(&b.parser, YAML_UTF8_ENCODING);
+    yaml_parser_set_input_string(&b.parser, (const unsigned char *)(text.n != 0 ? text.p : ""),
+                                 text.n);
+    while (rc == GW_OK && !end) {
+        yaml_event_t e;
+
+        if (!yaml_parser_parse(&b.parser, &e)) {
+            rc = fail_libyaml(&b, text);
+            break;
+        }
+        end = e.type == YAML_STREAM_END_EVENT;
+        yaml_event_delete(&e);
+    }
+    yaml_parser_delete(&b.parser);
+    return rc;
+}
+
 const struct gw_yaml *gw_yaml_get(const struct gw_yaml *map, const char *key)
 {
     if (map == NULL || map->kind != GW_YAML_MAP) {

@@ -40,6 +40,9 @@ struct gw_yaml {
 int gw_yaml_parse(struct gw_yaml **out, struct gw_str name, struct gw_str text, struct gw_arena *a,
                   struct gw_error *err) GW_MUST_CHECK;
 
+/* Is it YAML at all, also with what the tree refuses (anchors, tags)? As gw_yaml_parse. */
+int gw_yaml_syntax(struct gw_str name, struct gw_str text, struct gw_error *err) GW_MUST_CHECK;
+
 /* NULL: absent, or not a map. */
 const struct gw_yaml *gw_yaml_get(const struct gw_yaml *map, const char *key);
 

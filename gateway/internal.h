@@ -443,6 +443,7 @@ int job_fill(struct gateway_job *job);
 int job_create(struct gateway_job *job);
 int job_delete(struct gateway_job *job);
 int job_ref(struct gateway_job *job);
+int job_yaml(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);

@@ -146,17 +146,39 @@ int job_ref(struct gateway_job *job)
     return GW_OK;
 }
 
-/* ---- preupload ---- */
+/* ---- before an upload ---- */
 
+/* key: yaml, request; arg: the body. text: '+' or '-' (errors), and the answer */
+int job_yaml(struct gateway_job *job)
+{
+    struct gw_error *err = &job->result.err;
+    struct gw_buf out;
+    bool valid = false;
+    int rc;
+
+    gw_buf_init(&out, 64u << 10);
+    rc = hub_card_check(&out, &valid, job->arg, &job->arena, err);
+    if (rc == GW_OK) {
+        job->result.text = gw_arena_printf(&job->arena, "%c" GW_STR_FMT, valid ? '+' : '-',
+                                           GW_STR_ARG(gw_buf_str(&out)));
+        rc = job->result.text.p ? GW_OK : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
+    }
+    gw_buf_release(&out);
+    return rc;
+}
+
+/* What the repository holds already is not ignored, as in git. */
 static void put_mode(struct gw_buf *out, struct repo *r, const char commit[41],
-                     const struct repo_rules *rules, const struct hub_preupload_file *f)
+                     const struct repo_rules *rules, const struct repo_ignore *ignore,
+                     const struct hub_preupload_file *f)
 {
     struct repo_entry e;
     struct gw_str oid = GW_STR("");
 
     if (repo_entry(r, commit, f->path, &e, NULL) == GW_OK && !e.directory)
         oid = gw_str_c(e.lfs ? e.sha256 : e.oid);
-    hub_put_preupload(out, f->path, repo_is_large(rules, f->path, f->size), false, oid);
+    hub_put_preupload(out, f->path, repo_is_large(rules, f->path, f->size),
+                      oid.n == 0 && repo_is_ignored(ignore, f->path), oid);
 }
 
 /* key: preupload, type, ns, name, request, revision; arg: the body */
@@ -164,6 +186,7 @@ int job_preupload(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
     const struct repo_rules *rules = NULL;
+    const struct repo_ignore *ignore = NULL;
     struct hub_preupload p;
     struct repo *r = NULL;
     struct repo_id id;
@@ -180,10 +203,12 @@ int job_preupload(struct gateway_job *job)
         rc = repo_resolve(r, job->fields[5], commit, err);
     if (rc == GW_OK)
         rc = repo_rules_at(&rules, r, commit, p.attributes, &job->arena, err);
+    if (rc == GW_OK)
+        rc = repo_ignore_at(&ignore, r, commit, p.ignore, &job->arena, err);
     if (rc == GW_OK) {
         gw_buf_add_c(&out, "{\"files\":[");
         for (size_t i = 0; i < p.n; i++)
-            put_mode(&out, r, commit, rules, &p.files[i]);
+            put_mode(&out, r, commit, rules, ignore, &p.files[i]);
         gw_buf_add_c(&out, "]}");
         rc = gw_buf_ok(&out, err);
     }

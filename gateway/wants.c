@@ -49,6 +49,7 @@ static const struct {
     {"delete", job_delete},
     {"ref", job_ref},
     {"preupload", job_preupload},
+    {"yaml", job_yaml},
     {"batch", job_batch},
     {"upload", job_upload},
     {"complete", job_complete},

@@ -168,6 +168,14 @@ int hub_commit_reader_feed(struct hub_commit_reader *r, struct gw_str bytes,
 int hub_commit_reader_finish(struct hub_commit_reader *r, struct gw_error *err) GW_MUST_CHECK;
 void hub_commit_reader_free(struct hub_commit_reader *r); /* NULL is fine */
 
+/* validate-yaml: {"content": README.md} -> {"errors": [{"message"}], "warnings": [..]} into out.
+ * valid: no errors. @return GW_OK; GW_INVALID (no such body); GW_TOO_LARGE; GW_NO_MEMORY */
+int hub_card_check(struct gw_buf *out, bool *valid, struct gw_str body, struct gw_arena *a,
+                   struct gw_error *err) GW_MUST_CHECK;
+/* The lines between "---" and "---" at the beginning of a README.md, from the end of its first line
+ * on, borrowed. false: none */
+bool hub_card_head(struct gw_str readme, struct gw_str *head);
+
 /* preupload: which files will be sent, and how they begin. In the arena. */
 #define HUB_PREUPLOAD_MAX 1000u
 struct hub_preupload_file {

@@ -226,7 +226,7 @@ static bool match_one(struct gw_str p, size_t at, char c, size_t *next)
 /* Two places to come back to are enough: a later star makes the earlier ones of its kind settled,
  * and a double star settles the single ones before it. So the time is bounded by the product of the
  * lengths, whatever the pattern. */
-static bool match(struct gw_str p, struct gw_str s)
+bool repo_glob(struct gw_str p, struct gw_str s)
 {
     size_t at = 0, i = 0, next;
     size_t star = NONE, star_i = 0, deep = NONE, deep_i = 0;
@@ -420,7 +420,7 @@ bool repo_rules_lfs(const struct repo_rules *rules, struct gw_str path)
         struct gw_str below = gw_str_sub(path, rules->base, path.n);
 
         for (const struct rule *r = rules->last; r != NULL; r = r->next) {
-            if (match(r->pattern, r->whole_path ? below : base)) {
+            if (repo_glob(r->pattern, r->whole_path ? below : base)) {
                 return r->lfs;
             }
         }

@@ -150,6 +150,14 @@ int repo_rules_at(const struct repo_rules **out, struct repo *r, const char comm
                   struct gw_str text, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
 /* Over 10 MiB, or named by the rules; an empty file never is. */
 bool repo_is_large(const struct repo_rules *rules, struct gw_str path, uint64_t size);
+/* .gitignore of the root likewise: what of a folder is not meant to be uploaded. @return GW_OK;
+ * GW_TOO_LARGE (over 2,000 patterns in text) */
+struct repo_ignore;
+int repo_ignore_at(const struct repo_ignore **out, struct repo *r, const char commit[41],
+                   struct gw_str text, struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+int repo_ignore_parse(struct repo_ignore **out, struct gw_str text, struct gw_arena *a,
+                      struct gw_error *err) GW_MUST_CHECK;                  /* text is borrowed */
+bool repo_is_ignored(const struct repo_ignore *ignore, struct gw_str path); /* NULL: false */
 /* Bytes on their way in, in a folder of data/tmp that whoever comes later sweeps when we die. Jobs;
  * one thread at a time. */
 struct repo_upload;

@@ -99,6 +99,8 @@ void repo_parts_sweep(const char *tmp, struct gw_str name);
 int repo_rules_parse(struct repo_rules **out, struct gw_str text, size_t base,
                      const struct repo_rules *up, struct gw_arena *a,
                      struct gw_error *err) GW_MUST_CHECK;
+/* One pattern of .gitattributes or .gitignore against a path: git's wildmatch with WM_PATHNAME. */
+bool repo_glob(struct gw_str pattern, struct gw_str path);
 bool repo_rules_lfs(const struct repo_rules *rules, struct gw_str path); /* NULL rules: false */
 /* The line that makes exactly this path an LFS file. */
 void repo_rules_put_path(struct gw_buf *out, struct gw_str path);

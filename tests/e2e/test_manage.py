@@ -289,3 +289,42 @@ def test_pages_of_commits(module_world: World) -> None:
                  module_world.env("reader"))
     assert got.status == 0, got.text
     assert got.json == [f"number {i}" for i in reversed(range(60))] + ["initial commit"]
+
+
+# ---- before an upload ----
+
+FOLDER = r"""
+import json, sys, warnings
+from huggingface_hub import HfApi
+api, out, name, folder = HfApi(), {}, sys.argv[1], sys.argv[2]
+api.create_repo(name)
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    api.upload_folder(repo_id=name, folder_path=folder)
+out["said"] = [str(each.message) for each in said]
+out["files"] = sorted(api.list_repo_files(name))
+api.upload_file(path_or_fileobj=b"x", path_in_repo="more.log", repo_id=name)
+api.upload_file(path_or_fileobj=b"x", path_in_repo="kept.txt", repo_id=name)
+out["after"] = sorted(api.list_repo_files(name))
+for key, text in (("bad", "---\ntags: [\n---\n"), ("wrong", "---\ntags: one\n---\n")):
+    try:
+        api.upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=name)
+        out[key] = "done"
+    except ValueError as error:
+        out[key] = str(error)
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize("client", ["hf0362", "hf240"])
+def test_what_is_ignored_and_said(module_world: World, tmp_path: Path, client: str) -> None:
+    """The .gitignore that is sent, then the one in the repository; a README's head."""
+    for name, text in {".gitignore": "*.log\ncheckpoint-*/\n", "a.log": "x", "checkpoint-1/m.txt": "x", "kept.txt": "x", "README.md": "# Hi\n"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    got = python(client, FOLDER, module_world.env("writer"), f"acme/ignore-{client}", str(tmp_path))
+    assert got.status == 0, got.text
+    out = got.json
+    assert out["files"] == out["after"] == [".gitattributes", ".gitignore", "README.md", "kept.txt"], out
+    assert any("missing yaml metadata" in text for text in out["said"])
+    assert "README.md:" in out["bad"] and 'README.md:2:1: "tags" must be a list' in out["wrong"]
