@@ -195,6 +195,12 @@ int document_other(struct gateway *gw, struct gateway_request *req, struct gatew
 
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
+    if (r.private && t->route == HUB_DISCUSSIONS && t->path.n)
+        return answer_refuse(
+            gw, req, ans, HUB_NOT_BUILT,
+            GW_STR("There are no discussions here. What a pull request proposes is "
+                   "at its revision, refs/pr/N."),
+            0);
     if (r.private && t->route == HUB_DISCUSSIONS)
         return answer_json(req, ans, GW_STR("{\"discussions\":[],\"count\":0,\"start\":0}"));
     if (r.private && t->route == HUB_TREESIZE)

@@ -336,9 +336,9 @@ int job_private_refs(struct gateway_job *job)
     struct gw_arena *a = &job->arena;
     struct repo *r = NULL;
     struct repo_ref *refs;
-    struct hub_ref *branches, *tags;
+    struct hub_ref *branches, *tags, *pulls;
     struct gw_buf json;
-    size_t n, n_branches = 0, n_tags = 0;
+    size_t n, n_branches = 0, n_tags = 0, n_pulls = 0;
     int rc = open_repo(job, 1, &r);
 
     if (rc == GW_OK)
@@ -347,7 +347,8 @@ int job_private_refs(struct gateway_job *job)
         goto done;
     branches = gw_arena_alloc(a, (n + 1) * sizeof(*branches));
     tags = gw_arena_alloc(a, (n + 1) * sizeof(*tags));
-    if (branches == NULL || tags == NULL) {
+    pulls = gw_arena_alloc(a, (n + 1) * sizeof(*pulls));
+    if (branches == NULL || tags == NULL || pulls == NULL) {
         rc = gw_fail(&job->result.err, GW_NO_MEMORY, 0, "no memory");
         goto done;
     }
@@ -357,9 +358,12 @@ int job_private_refs(struct gateway_job *job)
             branches[n_branches++] = one;
         else if (gw_str_starts(one.ref, GW_STR("refs/tags/")))
             tags[n_tags++] = one;
+        else
+            pulls[n_pulls++] = one;
     }
     gw_buf_init(&json, 16u << 20);
-    hub_put_refs(&json, branches, n_branches, tags, n_tags, job->n_fields > 4 && job->fields[4].n);
+    hub_put_refs(&json, branches, n_branches, tags, n_tags,
+                 job->n_fields > 4 && job->fields[4].n ? pulls : NULL, n_pulls);
     rc = put_document(job, &json, GW_STR(""), 0);
 done:
     repo_close(r);

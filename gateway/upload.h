@@ -38,6 +38,7 @@ struct upload {
     /* what it is: strings in the arena */
     struct repo_id id;
     struct gw_str revision, sha256, author;
+    bool proposal; /* a commit that becomes a pull request */
     uint64_t size;
     struct { /* one of an object's parts; part 0: the whole */
         struct gw_str upload;

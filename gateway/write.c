@@ -28,7 +28,8 @@ static struct policy_object object_of(const struct hub_target *t)
         .type = gw_str_c(hub_type_name(t->type)),
         .ns = t->ns.n ? t->ns : GW_STR("_"),
         .name = t->name,
-        .revision = t->revision,
+        /* a proposal writes to a ref of its own, not to its base */
+        .revision = t->create_pr ? GW_STR("refs/pr/0") : t->revision,
         .commit = GW_STR(""),
         .path = GW_STR(""),
     };
@@ -294,15 +295,6 @@ int write_ref(struct gateway *gw, struct gateway_request *req, struct gateway_an
 
 /* ---- before an upload ---- */
 
-/* A proposal must not become a commit on main. */
-static bool is_proposal(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
-{
-    if (req->state->target.create_pr)
-        answer_refuse(gw, req, ans, HUB_NOT_BUILT,
-                      GW_STR("Pull requests are not supported here: commit to a branch."), 0);
-    return req->state->target.create_pr;
-}
-
 /* Clients parse the answer before they look at its status. It is advice: a commit asks for nothing
  * of the kind. */
 int write_yaml(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
@@ -357,8 +349,6 @@ int write_preupload(struct gateway *gw, struct gateway_request *req, struct gate
 
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
-    if (is_proposal(gw, req, ans))
-        return GW_OK;
     want = want_of(req, "preupload", t, t->revision, req->body);
     rc = fact_need(gw, req, &want, &r, &err);
     if (rc == GW_AGAIN)
@@ -429,12 +419,43 @@ static int commit_write(struct upload *u, struct gw_str bytes, struct gw_error *
     return hub_commit_reader_feed(((struct commit_body *)u->store)->reader, bytes, err);
 }
 
+/* The commit of a ref of its own, which is there only with it. job's text: commit, line, number */
+static int finish_proposal(struct upload *u, struct gateway_job *job, struct gw_error *err)
+{
+    struct commit_body *b = u->store;
+    const char *data = u->config->data;
+    struct gw_str ref;
+    uint64_t number;
+    char commit[41];
+    int rc = repo_pull_create(data, &u->id, u->revision, &number, err);
+
+    if (rc != GW_OK)
+        return rc;
+    ref = gw_arena_printf(&job->arena, "refs/pr/%llu", (unsigned long long)number);
+    rc = ref.p ? repo_change_onto(b->change, ref, err)
+               : gw_fail(err, GW_NO_MEMORY, 0, "not enough memory");
+    if (rc == GW_OK)
+        rc = repo_change_commit(b->change, b->message, u->author, b->parent, gw_wall_ms(), commit,
+                                err);
+    if (rc != GW_OK) {
+        (void)!repo_pull_remove(data, &u->id, number, NULL);
+        return rc;
+    }
+    rc = write_new_tip(job, &u->id, ref, gw_str_c(commit));
+    job->result.text = gw_arena_printf(&job->arena, "%s\n%llu", commit, (unsigned long long)number);
+    return rc == GW_OK && job->result.text.p == NULL
+               ? gw_fail(err, GW_NO_MEMORY, 0, "not enough memory")
+               : rc;
+}
+
 static int commit_finish(struct upload *u, struct gateway_job *job, struct gw_error *err)
 {
     struct commit_body *b = u->store;
     char commit[41];
     int rc = hub_commit_reader_finish(b->reader, err);
 
+    if (rc == GW_OK && u->proposal)
+        return finish_proposal(u, job, err);
     if (rc == GW_OK)
         rc = repo_change_commit(b->change, b->message, u->author, b->parent, gw_wall_ms(), commit,
                                 err);
@@ -465,6 +486,7 @@ static int begin_commit(struct gateway *gw, struct gateway_request *req, struct 
                              gw_arena_dup(&u->arena, t->name)};
     u->revision = gw_arena_dup(&u->arena, t->revision);
     u->author = write_author(&u->arena, &req->state->who);
+    u->proposal = t->create_pr;
     if (u->id.ns.p == NULL || u->id.name.p == NULL || u->revision.p == NULL || u->author.p == NULL)
         return GW_NO_MEMORY;
     ans->kind = GATEWAY_TAKE;
@@ -472,17 +494,26 @@ static int begin_commit(struct gateway *gw, struct gateway_request *req, struct 
 }
 
 static int answer_committed(struct gateway *gw, struct gateway_request *req,
-                            struct gateway_answer *ans, struct gw_str commit)
+                            struct gateway_answer *ans, struct gw_str text)
 {
-    struct gw_buf url, out;
+    struct gw_str number = text, commit;
+    struct gw_buf url, pull, out;
 
+    gw_str_split(&number, '\n', &commit);
     gw_buf_init(&url, 8192);
-    gw_buf_init(&out, 16384);
+    gw_buf_init(&pull, 8192);
+    gw_buf_init(&out, 32768);
     put_url(&url, gw, req, &req->state->target);
     gw_buf_add_c(&url, "/commit/");
     gw_buf_add(&url, commit);
-    hub_put_committed(&out, commit, gw_buf_str(&url), GW_STR(""));
+    if (number.p != NULL) { /* clients take the number out of the address */
+        put_url(&pull, gw, req, &req->state->target);
+        gw_buf_add_c(&pull, "/discussions/");
+        gw_buf_add(&pull, number);
+    }
+    hub_put_committed(&out, commit, gw_buf_str(&url), gw_buf_str(&pull));
     gw_buf_release(&url);
+    gw_buf_release(&pull);
     return answer_buffer(req, ans, &out);
 }
 
@@ -495,8 +526,6 @@ int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway
 
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
-    if (is_proposal(gw, req, ans))
-        return GW_OK;
     if (st->upload == NULL)
         return begin_commit(gw, req, ans);
     rc = upload_finish(gw, req, &commit, &err);

@@ -292,14 +292,15 @@ static void put_ref_list(struct gw_buf *out, const char *key, const struct hub_r
 }
 
 void hub_put_refs(struct gw_buf *out, const struct hub_ref *branches, size_t n_branches,
-                  const struct hub_ref *tags, size_t n_tags, bool with_prs)
+                  const struct hub_ref *tags, size_t n_tags, const struct hub_ref *pulls,
+                  size_t n_pulls)
 {
     gw_buf_add_char(out, '{');
     put_ref_list(out, "branches", branches, n_branches);
     put_ref_list(out, "converts", NULL, 0);
     put_ref_list(out, "tags", tags, n_tags);
-    if (with_prs) {
-        put_ref_list(out, "pullRequests", NULL, 0);
+    if (pulls != NULL) {
+        put_ref_list(out, "pullRequests", pulls, n_pulls);
     }
     gw_buf_add_char(out, '}');
 }

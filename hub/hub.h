@@ -340,8 +340,10 @@ int hub_info_select(struct gw_buf *out, struct gw_str document, struct gw_str ke
 struct hub_ref {
     struct gw_str name, ref, commit; /* "main", "refs/heads/main", 40 hex */
 };
+/* pulls == NULL: they were not asked for */
 void hub_put_refs(struct gw_buf *out, const struct hub_ref *branches, size_t n_branches,
-                  const struct hub_ref *tags, size_t n_tags, bool with_prs);
+                  const struct hub_ref *tags, size_t n_tags, const struct hub_ref *pulls,
+                  size_t n_pulls);
 struct hub_commit {
     struct gw_str id, title, message, author;
     int64_t date_ms;

@@ -818,6 +818,17 @@ static int check_parent(struct gw_str parent, struct gw_error *err)
                : gw_fail(err, GW_INVALID, 0, "the parent commit is 5 to 40 hex digits of its id");
 }
 
+int repo_change_onto(struct repo_change *c, struct gw_str branch, struct gw_error *err)
+{
+    const char *ref = full_ref(branch, &c->a);
+
+    if (ref == NULL) {
+        return refuse(err, branch, "not a branch that can be written");
+    }
+    c->ref = ref;
+    return GW_OK;
+}
+
 int repo_change_commit(struct repo_change *c, struct gw_str message, struct gw_str author,
                        struct gw_str parent, int64_t now_ms, char commit[41], struct gw_error *err)
 {

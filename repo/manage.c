@@ -14,6 +14,7 @@
 #define WAIT_MS 30000
 #define REF_BYTES 512u
 #define TRASHED_MAX 100000u
+#define PULLS "refs/pr/"
 
 struct held { /* a repository under its lock */
     struct gw_arena a;
@@ -203,46 +204,117 @@ int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, st
     return rc;
 }
 
+/* ---- pull requests ---- */
+
+static int next_number(struct held *h, uint64_t *number, struct gw_error *err)
+{
+    git_reference_iterator *it = NULL;
+    const char *name;
+    int code = git_reference_iterator_glob_new(&it, h->git, PULLS "*");
+
+    *number = 1;
+    while (code == 0 && (code = git_reference_next_name(&name, it)) == 0) {
+        uint64_t n;
+
+        if (gw_str_u64(gw_str_c(name + sizeof(PULLS) - 1), &n) && n >= *number) {
+            *number = n + 1;
+        }
+    }
+    git_reference_iterator_free(it);
+    return code == GIT_ITEROVER ? GW_OK : repo_git_fail(err, "refs of %s", h->place.path);
+}
+
+int repo_pull_create(const char *data_dir, const struct repo_id *id, struct gw_str branch,
+                     uint64_t *number, struct gw_error *err)
+{
+    char name[REF_BYTES];
+    struct held h;
+    git_oid commit;
+    int rc = find_commit(data_dir, id, branch, &commit, err);
+
+    if (rc != GW_OK) {
+        return rc;
+    }
+    rc = hold(&h, data_dir, id, err);
+    if (rc == GW_OK) {
+        rc = next_number(&h, number, err);
+    }
+    if (rc == GW_OK) {
+        snprintf(name, sizeof(name), PULLS "%llu", (unsigned long long)*number);
+        rc = repo_ref_swap(h.git, h.place.path, name, &commit, NULL, err);
+    }
+    release(&h);
+    return rc;
+}
+
+int repo_pull_remove(const char *data_dir, const struct repo_id *id, uint64_t number,
+                     struct gw_error *err)
+{
+    char name[REF_BYTES];
+    struct held h;
+    int rc = hold(&h, data_dir, id, err);
+
+    if (rc == GW_OK) {
+        snprintf(name, sizeof(name), PULLS "%llu", (unsigned long long)number);
+        if (git_reference_remove(h.git, name) < 0) {
+            rc = repo_git_fail(err, "delete %s", name);
+        }
+    }
+    release(&h);
+    return rc;
+}
+
 /* ---- history ---- */
 
-static int squash(struct held *h, const char *name, struct gw_str message, struct gw_str author,
-                  int64_t now_ms, char commit[41])
+/* The new commit, which nothing names yet; tip: of the branch. A libgit2 code */
+static int put_squashed(struct held *h, const char *name, struct gw_str message,
+                        struct gw_str author, int64_t now_ms, git_oid *tip, git_oid *made)
 {
     const char *text = gw_arena_cstr(&h->a, message), *who_name, *mail;
-    git_reference *ref = NULL, *moved = NULL;
-    git_object *tip = NULL;
+    git_commit *commit = NULL;
     git_tree *tree = NULL;
     git_signature *who = NULL;
-    git_oid oid;
     int code = text != NULL && repo_person(&who_name, &mail, author, &h->a) == GW_OK
-                   ? git_reference_lookup(&ref, h->git, name)
+                   ? git_reference_name_to_id(tip, h->git, name)
                    : GIT_ERROR;
 
     if (code == 0) {
-        code = git_reference_peel(&tip, ref, GIT_OBJECT_COMMIT);
+        code = git_commit_lookup(&commit, h->git, tip);
     }
     if (code == 0) {
-        code = git_commit_tree(&tree, (git_commit *)tip);
+        code = git_commit_tree(&tree, commit);
     }
     if (code == 0) {
         code = git_signature_new(&who, who_name, mail[0] != 0 ? mail : "hubgate", now_ms / 1000, 0);
     }
     if (code == 0) {
-        code = git_commit_create(&oid, h->git, NULL, who, who, NULL, text, tree, 0, NULL);
+        code = git_commit_create(made, h->git, NULL, who, who, NULL, text, tree, 0, NULL);
     }
-    if (code == 0) {
-        code = git_reference_create_matching(&moved, h->git, name, &oid, 1, git_object_id(tip),
-                                             "hubgate: super-squash");
-    }
-    if (code == 0) {
-        git_oid_tostr(commit, 41, &oid);
-    }
-    git_reference_free(moved);
     git_signature_free(who);
     git_tree_free(tree);
-    git_object_free(tip);
-    git_reference_free(ref);
+    git_commit_free(commit);
     return code;
+}
+
+static int squash(struct held *h, const char *name, struct gw_str message, struct gw_str author,
+                  int64_t now_ms, char commit[41], struct gw_error *err)
+{
+    const char *objects = gw_arena_printf(&h->a, "%s/objects", h->place.path).p;
+    git_oid tip, made;
+    int rc, code = put_squashed(h, name, message, author, now_ms, &tip, &made);
+
+    if (code == GIT_ENOTFOUND) {
+        return gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "there is no %s", name);
+    }
+    if (code < 0) {
+        return repo_git_fail(err, "squash %s", name);
+    }
+    rc = objects != NULL ? gw_dir_sync(objects, err) : no_memory(err);
+    if (rc == GW_OK) {
+        rc = repo_ref_swap(h->git, h->place.path, name, &made, &tip, err);
+    }
+    git_oid_tostr(commit, 41, &made);
+    return rc;
 }
 
 int repo_squash(const char *data_dir, const struct repo_id *id, struct gw_str branch,
@@ -251,21 +323,14 @@ int repo_squash(const char *data_dir, const struct repo_id *id, struct gw_str br
 {
     char full[REF_BYTES];
     struct held h;
-    int code, rc = ref_name(full, "refs/heads/", branch.n != 0 ? branch : GW_STR("main"), err);
+    int rc = ref_name(full, "refs/heads/", branch.n != 0 ? branch : GW_STR("main"), err);
 
     if (rc != GW_OK) {
         return rc;
     }
     rc = hold(&h, data_dir, id, err);
     if (rc == GW_OK) {
-        code = squash(&h, full, message, author, now_ms, commit);
-        if (code == GIT_ENOTFOUND) {
-            rc = gw_fail(err, GW_NOT_FOUND, REPO_NO_COMMIT, "there is no %s", full);
-        } else if (code == GIT_EMODIFIED) {
-            rc = gw_fail(err, GW_CONFLICT, 0, "%s was moved meanwhile", full);
-        } else if (code < 0) {
-            rc = repo_git_fail(err, "squash %s", full);
-        }
+        rc = squash(&h, full, message, author, now_ms, commit, err);
     }
     release(&h);
     return rc;

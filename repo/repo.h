@@ -89,6 +89,9 @@ int repo_change_put(struct repo_change *c, struct gw_str path, struct gw_str byt
  * @return as repo_change_put; GW_NOT_FOUND (REPO_NO_OBJECT); GW_INVALID (another size) */
 int repo_change_put_object(struct repo_change *c, struct gw_str path, struct gw_str sha256,
                            uint64_t size, struct gw_error *err) GW_MUST_CHECK;
+/* From now on for this branch instead, with what was put so far. GW_OK; GW_INVALID (its name) */
+int repo_change_onto(struct repo_change *c, struct gw_str branch,
+                     struct gw_error *err) GW_MUST_CHECK;
 /* Whether there is something to remove shows at the commit. folder: with all that is in it. */
 int repo_change_remove(struct repo_change *c, struct gw_str path, bool folder,
                        struct gw_error *err) GW_MUST_CHECK;
@@ -115,6 +118,12 @@ int repo_tag_create(const char *data_dir, const struct repo_id *id, struct gw_st
 /* @return GW_OK; GW_NOT_FOUND (REPO_NO_COMMIT); GW_FORBIDDEN (main) */
 int repo_ref_delete(const char *data_dir, const struct repo_id *id, bool tag, struct gw_str name,
                     struct gw_error *err) GW_MUST_CHECK;
+/* A pull request, as far as uploads go: the ref refs/pr/<number>, at the tip of a branch ("" is
+ * main); the number is the next one. @return GW_OK; GW_NOT_FOUND (REPO_NO_COMMIT); GW_INVALID */
+int repo_pull_create(const char *data_dir, const struct repo_id *id, struct gw_str branch,
+                     uint64_t *number, struct gw_error *err) GW_MUST_CHECK;
+int repo_pull_remove(const char *data_dir, const struct repo_id *id, uint64_t number,
+                     struct gw_error *err) GW_MUST_CHECK;
 /* The branch becomes one commit without parents, of the same tree. branch: as repo_branch_create's
  * name; "" is main. @return GW_OK: commit; GW_NOT_FOUND (REPO_NO_COMMIT: no such branch);
  * GW_INVALID (name); GW_CONFLICT (another write) */

@@ -328,3 +328,45 @@ def test_what_is_ignored_and_said(module_world: World, tmp_path: Path, client: s
     assert out["files"] == out["after"] == [".gitattributes", ".gitignore", "README.md", "kept.txt"], out
     assert any("missing yaml metadata" in text for text in out["said"])
     assert "README.md:" in out["bad"] and 'README.md:2:1: "tags" must be a list' in out["wrong"]
+
+
+# ---- pull requests, as far as uploads go ----
+
+PROPOSE = r"""
+import json, sys
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, hf_hub_download
+api, out, name = HfApi(), {}, sys.argv[1]
+api.create_repo(name)
+api.upload_file(path_or_fileobj=b"one", path_in_repo="a.txt", repo_id=name)
+before = api.model_info(name).sha
+first = api.create_commit(name, [CommitOperationAdd("a.txt", b"two"), CommitOperationAdd("m.bin", b"\0\1" * 1000)], commit_message="Proposed", create_pr=True,
+                          parent_commit=before)
+out["first"] = [first.pr_url, first.pr_revision, first.pr_num]
+second = api.upload_file(path_or_fileobj=b"x", path_in_repo="b.txt", repo_id=name, create_pr=True)
+api.upload_file(path_or_fileobj=b"y", path_in_repo="c.txt", repo_id=name, revision="refs/pr/1")
+out["main"] = [api.model_info(name).sha == before, sorted(api.list_repo_files(name))]
+out["pr"] = sorted(api.list_repo_files(name, revision="refs/pr/1"))
+out["read"] = open(hf_hub_download(name, "a.txt", revision="refs/pr/1")).read()
+out["refs"] = [[each.name, each.ref] for each in api.list_repo_refs(name, include_pull_requests=True).pull_requests]
+out["hidden"] = [each.name for each in api.list_repo_refs(name).branches]
+for key, operations, parent in (("late", [CommitOperationAdd("z", b"z")], first.oid), ("absent", [CommitOperationDelete("nope")], None)):
+    try:
+        api.create_commit(name, operations, commit_message="x", create_pr=True, parent_commit=parent)
+    except Exception as error:
+        out[key] = error.response.status_code
+out["left"] = len(api.list_repo_refs(name, include_pull_requests=True).pull_requests)
+print(json.dumps(out))
+"""
+
+
+@pytest.mark.parametrize("client", ["hf0362", "hf240"])
+def test_proposals(module_world: World, client: str) -> None:
+    name = f"acme/propose-{client}"
+    got = python(client, PROPOSE, {**module_world.env("writer"), "HF_HUB_DISABLE_XET": "1"}, name)
+    assert got.status == 0, got.text
+    out = got.json
+    assert out["first"] == [f"{module_world.url}/{name}/discussions/1", "refs/pr/1", 1], out
+    assert out["main"] == [True, [".gitattributes", "a.txt"]]
+    assert out["pr"] == [".gitattributes", "a.txt", "c.txt", "m.bin"] and out["read"] == "two"
+    assert out["refs"] == [["1", "refs/pr/1"], ["2", "refs/pr/2"]] and out["hidden"] == ["main"]
+    assert out["late"] == 412 and out["absent"] == 404 and out["left"] == 2

@@ -168,15 +168,6 @@ def test_objects_that_lie(module_world: World) -> None:
     procs.wait_until("nothing is left in data/tmp", lambda: not list((module_world.folder / "data/tmp").iterdir()))
 
 
-def test_proposals_are_not_commits(module_world: World) -> None:
-    create(module_world, "proposals")
-    before = json.loads(module_world.get("/api/models/acme/proposals", "writer").body)["sha"]
-    for route in ("commit/main?create_pr=1", "preupload/main?create_pr=1"):
-        got = module_world.get(f"/api/models/acme/proposals/{route}", "writer", "POST", body=b'{"key":"header","value":{"summary":"s"}}\n{"files":[]}')
-        assert got.status == 501 and "commit to a branch" in got["X-Error-Message"]
-    assert json.loads(module_world.get("/api/models/acme/proposals", "writer").body)["sha"] == before
-
-
 def test_bad_commits(module_world: World) -> None:
     create(module_world, "bad")
     head = b'{"key":"header","value":{"summary":"s"}}\n'

@@ -272,13 +272,13 @@ static void refs(void **state)
     struct gw_buf b;
 
     gw_buf_init(&b, 65536);
-    hub_put_refs(&b, branches, 2, NULL, 0, false);
+    hub_put_refs(&b, branches, 2, NULL, 0, NULL, 0);
     assert_string_equal(
         b.p, "{\"branches\":[{\"name\":\"main\",\"ref\":\"refs/heads/main\",\"targetCommit\":\"" OID
              "\"},{\"name\":\"x/y\",\"ref\":\"refs/heads/x/y\",\"targetCommit\":\"" OID
              "\"}],\"converts\":[],\"tags\":[]}");
     gw_buf_reset(&b);
-    hub_put_refs(&b, NULL, 0, branches, 1, true);
+    hub_put_refs(&b, NULL, 0, branches, 1, branches, 0);
     assert_string_equal(b.p,
                         "{\"branches\":[],\"converts\":[],\"tags\":[{\"name\":\"main\",\"ref\":"
                         "\"refs/heads/main\",\"targetCommit\":\"" OID "\"}],\"pullRequests\":[]}");
