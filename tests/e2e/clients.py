@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 BUILD = Path(os.environ.get("BUILD") or Path(__file__).resolve().parents[2] / "build").absolute()
-HF = {name: BUILD / f"venv-{name}" for name in ("hf0362", "hf133", "hf240", "hf240-noxet", "datasets")}
+HF = {name: BUILD / f"venv-{name}" for name in ("hf0203", "hf0302", "hf0362", "hf101", "hf133", "hf240", "hf240-noxet", "datasets")}
 
 
 @dataclass

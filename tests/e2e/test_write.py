@@ -18,7 +18,9 @@ from tests.lab import procs
 from tests.lab.world import World, sample_policy
 
 MIB = 1 << 20
-WORLD: dict = {"workers": 2}
+POLICY = sample_policy()
+POLICY["rules"].append({"id": "writers-delete", "allow": ["delete"], "to": ["group:writers"], "where": {"hub": "private", "repo": "acme/*"}})
+WORLD: dict = {"workers": 2, "policy": POLICY}
 
 WRITE = r"""
 import hashlib, io, json, os, sys
@@ -60,6 +62,13 @@ out["refs after"] = [sorted(each.name for each in refs.branches), sorted(each.na
 out["files"] = sorted(api.list_repo_files(name))
 out["commits"] = [each.title for each in api.list_repo_commits(name)]
 at = snapshot_download(name)
+api.create_repo(name + "-gone", repo_type="dataset", private=True)
+api.delete_repo(name + "-gone", repo_type="dataset")
+api.delete_repo(name + "-gone", repo_type="dataset", missing_ok=True)
+try:
+    api.repo_info(name + "-gone", repo_type="dataset")
+except Exception as error:
+    out["gone"] = type(error).__name__
 out["snapshot"] = {os.path.relpath(os.path.join(d, f), at): hashlib.sha256(open(os.path.join(d, f), "rb").read()).hexdigest() for d, _, fs in os.walk(at) for f in fs}
 print(json.dumps(out))
 """
@@ -84,7 +93,7 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(file.relative_to(folder)): hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.rglob("*") if file.is_file()}
 
 
-@pytest.mark.parametrize("client", ["hf0362", "hf133", "hf240", "hf240-noxet"])
+@pytest.mark.parametrize("client", ["hf0203", "hf0302", "hf0362", "hf101", "hf133", "hf240", "hf240-noxet"])
 def test_made_filled_changed_read(module_world: World, content: Path, client: str) -> None:
     env = {**module_world.env("writer"), "HF_HUB_DISABLE_XET": "1"}
     name = f"acme/new-{client}"
@@ -94,6 +103,7 @@ def test_made_filled_changed_read(module_world: World, content: Path, client: st
     assert out["url"].endswith(name) and out["again"] == out["url"] and out["conflict"] == 409
     assert out["same"] and out["moved"] == 412 and out["absent"] in ("EntryNotFoundError", "RemoteEntryNotFoundError"), out
     assert out["refs"] == [["dev/x", "main"], ["light", "v1"]] and out["refs after"] == [["main"], ["v1"]]
+    assert out["gone"] == "RepositoryNotFoundError"
     want = digests(content)
     assert {path: out["snapshot"][path] for path in want if path not in ("config.json", "sub/x.txt")} \
         == {path: value for path, value in want.items() if path not in ("config.json", "sub/x.txt")}
