@@ -300,13 +300,14 @@ int cache_blob_publish(struct cache *c, struct gw_str digest, const char *path,
                        struct gw_error *err)
 {
     char folder[CACHE_PATH_MAX];
+    struct stat st;
     int sys, rc;
 
     if (!cache_digest_valid(digest)) {
         return bad_digest(err);
     }
-    if (chmod(path, SYNCED_MODE) != 0) {
-        return fail_io(err, "chmod");
+    if (chmod(path, SYNCED_MODE) != 0 && (stat(path, &st) != 0 || (st.st_mode & S_IWUSR) != 0)) {
+        return fail_io(err, "chmod"); /* else: an object of data/ with another owner */
     }
     rc = link_in(c, digest, path, &sys, err);
     /* all three: a small blob may have made the folders and left them unsynced */

@@ -376,7 +376,8 @@ struct cache_reader;
 struct cache_source {
     /* Upstream path, percent-encoded, <= 3,072 bytes: /ns/name/resolve/<commit>/path */
     struct gw_str target;
-    bool all; /* fetch the whole, also if nobody ever reads */
+    bool all;  /* fetch the whole, also if nobody ever reads */
+    bool file; /* target is the path of an object of data/: nothing is fetched, it is proved here */
 };
 /* Loop. Attach to the part of a blob that is not whole.
  * @param target  as in cache_source: where this reader would have it fetched from; empty: anywhere

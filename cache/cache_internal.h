@@ -10,7 +10,8 @@
  *   limit.c     what upstream allows: rate limits
  *   blob.c      whole blobs: open, fetch small, put, take
  *   pages.c     what is in memory
- *   fill.c      large blobs, and what it uses: map, part, source, fetcher, transfer, reader, peer
+ *   fill.c      large blobs, and what it uses: map, part, local,
+ *               source, fetcher, transfer, reader, peer
  *   share*.c    other nodes (share_internal.h)
  *
  * Handles of libcurl and LMDB are void pointers here: their headers stay in the one .c file that

@@ -743,7 +743,7 @@ static void work(struct fetcher *x, int64_t now)
 
     review(x, now);
     for (f = x->active; f != NULL; f = f->active_next) {
-        if (!f->served) {
+        if (!f->served && !fill_local(f)) {
             hurry(x, f, now);
             serve_demands(x, f, now);
         }
@@ -751,6 +751,11 @@ static void work(struct fetcher *x, int64_t now)
     while ((f = neediest(x, now)) != NULL) {
         uint64_t g = next_wanted(x, f);
 
+        if (g < f->map.granules && fill_local(f)) {
+            f->served = true;
+            local_wanted(f);
+            continue;
+        }
         if (g < f->map.granules && x->n_live >= most) {
             break;
         }

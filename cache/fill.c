@@ -444,6 +444,7 @@ static const struct {
     {FILL_MEMORY, GW_UNAVAILABLE, "no memory for a transfer"},
     {FILL_SOURCE, GW_UNAVAILABLE, "the source of this part is no URL"},
     {FILL_REFUSED, GW_FORBIDDEN, "upstream answered"},
+    {FILL_FILE, GW_IO, "the object in data/"},
 };
 
 void fill_fail(struct fill *f, enum fill_failure kind, int sys, int64_t until_ms)
@@ -469,6 +470,7 @@ bool fill_source_failed(const struct fill *f)
 
     return counts_now(word) &&
            (kind == FILL_REFUSED || kind == FILL_CHANGED || kind == FILL_SOURCE ||
+            kind == FILL_FILE ||
             (kind == FILL_STATUS && sys >= 400 && sys < 500 && sys != 408 && sys != 429));
 }
 
@@ -500,6 +502,7 @@ int fill_failure_of(uint64_t word, struct gw_error *err)
                            "%s %d: may the organisation's token read this repository?",
                            failures[i].text, sys);
         case FILL_DISK:
+        case FILL_FILE:
             return gw_fail(err, failures[i].status, sys, "%s: %s", failures[i].text,
                            strerrordesc_np(sys) != NULL ? strerrordesc_np(sys) : "unknown error");
         default:
@@ -530,6 +533,9 @@ static bool job_due(const struct fill *f, int64_t now)
     }
     if (!atomic_load(&f->settled)) {
         return false;
+    }
+    if (f->bring) {
+        return true;
     }
     there = map_bytes(&f->map, f->contiguous);
     return f->map.head->digest_len == 64 && there >= f->hashed + FILL_STEP_MIN;
@@ -659,9 +665,13 @@ static int mismatch(struct fill *f, struct gw_error *err)
 
     atomic_fetch_add(&t->cache->shared->counters.integrity_failures, 1);
     part_drop(f, MAP_CORRUPT);
+    if (fill_local(f)) {
+        return gw_fail(err, GW_CORRUPT, 0, GW_STR_FMT ": damaged, its bytes do not have its digest",
+                       GW_STR_ARG(source));
+    }
     if (times < 2) {
         lock = parts_lock(t, true);
-        rc = lock < 0 ? GW_IO : part_make(t, fill_digest(f), f->map.head->size, source, NULL);
+        rc = lock < 0 ? GW_IO : part_make(t, fill_digest(f), f->map.head->size, source, 0, NULL);
         parts_unlock(lock);
         rc = rc == GW_CONFLICT ? GW_OK : rc; /* somebody was quicker */
     }
@@ -801,6 +811,15 @@ static int run_job(struct fill *f, bool drop, struct gw_error *err)
     buffer = gw_alloc(READ_BYTES);
     if (buffer == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory to hash a part");
+    }
+    if (fill_local(f) && missing < f->map.granules) {
+        rc = local_copy(f, buffer, err);
+        local_rest(f);
+        if (rc != GW_OK || !fill_ours(f) || fill_ended(f)) {
+            gw_free(buffer);
+            return rc;
+        }
+        missing = map_missing(&f->map, 0);
     }
     if (f->map.head->digest_len == 64) {
         rc = hash_step(f, buffer, err);

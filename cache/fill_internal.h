@@ -39,6 +39,9 @@
 #define MAP_SIZE_MAX (1ull << 44) /* bytes of a blob; 16 MiB of granule bytes */
 #define MAP_SOURCE_MAX 3072u
 #define MAP_TRANSFERS 16u
+/* flags */
+#define MAP_FROM_FILE 1u /* source is a path of data/, not of upstream (local.c) */
+#define MAP_LINKED 2u    /* ... and the part is that very file: it is never written */
 
 struct map_head { /* written once, before the file has its name */
     char magic[8];
@@ -50,7 +53,8 @@ struct map_head { /* written once, before the file has its name */
     uint32_t digest_len, source_len;
     char digest[CACHE_DIGEST_MAX];
     char source[MAP_SOURCE_MAX];
-    uint8_t reserved[908];
+    uint32_t flags;
+    uint8_t reserved[904];
     uint32_t crc; /* of everything above */
 };
 _Static_assert(sizeof(struct map_head) == MAP_PAGE, "the head is a page");
@@ -112,7 +116,7 @@ const char *map_doubt(const void *image, size_t n, struct gw_str digest, uint64_
                       uint64_t part_ino, uint64_t boot);
 /* Fills a new image (map_file_bytes long, zeroed) of a part without any byte. */
 void map_format(void *image, struct gw_str digest, uint64_t size, struct gw_str source,
-                uint64_t part_ino, uint64_t generation, uint64_t boot);
+                uint32_t flags, uint64_t part_ino, uint64_t generation, uint64_t boot);
 /* Opens map and part and maps the former. @return GW_OK; GW_NOT_FOUND (no map); GW_CORRUPT (not to
  * be trusted, or its part is not there: whoever holds the lock drops both); GW_CONFLICT (ended);
  * GW_IO; GW_NO_MEMORY */
@@ -166,8 +170,9 @@ enum fill_failure {
     FILL_ENCODED,     /* a compressed body */
     FILL_DISK,        /* sys: errno */
     FILL_MEMORY,
-    FILL_SOURCE, /* the target in the map makes no URL */
-    FILL_REFUSED /* by the Hub itself; sys: 401 or 403 */
+    FILL_SOURCE,  /* the target in the map makes no URL */
+    FILL_REFUSED, /* by the Hub itself; sys: 401 or 403 */
+    FILL_FILE     /* the object in data/ cannot be read; sys: errno */
 };
 
 /* Who of the cluster fetches a fill: peer.c */
@@ -237,7 +242,8 @@ struct fill {
     unsigned refs; /* readers, the owner, the fetcher, the job: one each */
     bool listed;   /* new readers join this one */
     bool owned, queued;
-    bool drop; /* the next job drops it */
+    bool drop;  /* the next job drops it */
+    bool bring; /* the next job copies from data/ */
     bool job_out, job_running;
     int64_t claimed_ms;
     int64_t job_after_ms, job_out_ms, asked_ms; /* asked_ms: when the owner was last looked up */
@@ -267,6 +273,12 @@ struct fill {
     bool digest_etags; /* its redirect target gave our digest as ETag */
     int64_t looked_ms;
 };
+
+/* Its bytes are in data/: jobs bring them, not the fetcher. */
+static inline bool fill_local(const struct fill *f)
+{
+    return (f->map.head->flags & MAP_FROM_FILE) != 0;
+}
 
 static inline struct gw_str fill_digest(const struct fill *f)
 {
@@ -320,7 +332,7 @@ int parts_lock(struct fill_table *t, bool wait);
 void parts_unlock(int lock);
 /* Under the lock: makes part and map. @return GW_OK; GW_CONFLICT (one is there); GW_IO */
 int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct gw_str source,
-              struct gw_error *err) GW_MUST_CHECK;
+              uint32_t flags, struct gw_error *err) GW_MUST_CHECK;
 /* Under the lock: removes both names whatever they are. */
 void part_remove(struct fill_table *t, struct gw_str digest);
 /* Job, fetcher. Ends a fill in that state: names removed if they are still its own, let go, woken.
@@ -350,6 +362,19 @@ uint64_t part_evict(struct fill_table *t, struct gw_str digest);
 /* Fetcher. A look at parts/: orphans are claimed, rubbish is swept. */
 void parts_scan(struct fill_table *t);
 
+/* ---- local.c ---- */
+/* Job. An object of data/ as the source of a part; flags: out. @return GW_OK; GW_IO; GW_CORRUPT
+ * (another size) */
+int local_look(const struct fill_table *t, struct gw_str file, uint64_t size, uint32_t *flags,
+               struct gw_error *err) GW_MUST_CHECK;
+/* Under the lock. false: it has to be copied. */
+bool local_link(struct gw_str file, uint64_t size, const char *part);
+/* Job of the fill's owner. Copies what is wanted, a step of it; on failure the fill is given up.
+ * buffer: of a granule */
+int local_copy(struct fill *f, uint8_t *buffer, struct gw_error *err) GW_MUST_CHECK;
+void local_rest(struct fill *f);   /* after a step: is more wanted? */
+void local_wanted(struct fill *f); /* fetcher: a job is to bring something */
+
 /* ---- source.c ---- */
 /* Is that where it is fetched from? Empty: whatever it is. */
 bool source_is(const struct fill *f, struct gw_str target);
@@ -358,7 +383,7 @@ int source_refused(struct fill_table *t, struct gw_str digest, struct gw_str tar
                    struct gw_error *err);
 /* Job, under the lock. A part that lives, but is refused where it is fetched from, goes on from
  * target. @return GW_OK (also when there is nothing to change); GW_IO; as fill_get */
-int source_change(struct fill_table *t, struct gw_str digest, struct gw_str target,
+int source_change(struct fill_table *t, struct gw_str digest, struct gw_str target, uint32_t flags,
                   struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- peer.c ---- */

@@ -68,7 +68,7 @@ static struct map view(const void *image, size_t n)
 }
 
 void map_format(void *image, struct gw_str digest, uint64_t size, struct gw_str source,
-                uint64_t part_ino, uint64_t generation, uint64_t boot)
+                uint32_t flags, uint64_t part_ino, uint64_t generation, uint64_t boot)
 {
     struct map_head *h = image;
     struct map m;
@@ -83,6 +83,7 @@ void map_format(void *image, struct gw_str digest, uint64_t size, struct gw_str 
     h->source_len = (uint32_t)source.n;
     memcpy(h->digest, digest.p, digest.n);
     memcpy(h->source, source.p, source.n);
+    h->flags = flags;
     h->crc = head_crc(h);
 
     m = view(image, (size_t)map_file_bytes(size));
@@ -142,7 +143,8 @@ const char *map_doubt(const void *image, size_t n, struct gw_str digest, uint64_
     }
     if (h->size == 0 || h->size > MAP_SIZE_MAX || h->source_len > MAP_SOURCE_MAX ||
         h->source_len == 0 || h->source[0] != '/' || h->digest_len != digest.n ||
-        digest.n > sizeof(h->digest) || memcmp(h->digest, digest.p, digest.n) != 0) {
+        digest.n > sizeof(h->digest) || memcmp(h->digest, digest.p, digest.n) != 0 ||
+        (h->flags & ~(MAP_FROM_FILE | MAP_LINKED)) != 0 || h->flags == MAP_LINKED) {
         return "another blob's";
     }
     if (n != map_file_bytes(h->size)) {
@@ -179,6 +181,7 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     struct map_head *head = NULL;
     int map_fd = -1, part_fd = -1, rc;
     bool only_read = false;
+    uint32_t flags = 0;
     uint64_t was;
 
     snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".map", parts, GW_STR_ARG(digest));
@@ -197,8 +200,13 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
         goto done;
     }
     snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".part", parts, GW_STR_ARG(digest));
-    part_fd =
-        open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK); /* never O_CREAT: nginx-notes 2 */
+    if (pread(map_fd, &flags, sizeof(flags), (off_t)offsetof(struct map_head, flags)) !=
+        (ssize_t)sizeof(flags)) {
+        rc = gw_fail(err, GW_IO, errno, "map: %s", strerrordesc_np(errno));
+        goto done;
+    }
+    part_fd = open(path, ((flags & MAP_LINKED) != 0 ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOFOLLOW |
+                             O_NONBLOCK); /* never O_CREAT: nginx-notes 2 */
     if (part_fd < 0 && errno == EACCES) { /* a blob already, by its mode: proven, being linked */
         part_fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
         only_read = true;
@@ -234,7 +242,8 @@ int map_attach(struct map *m, const char *parts, struct gw_str digest, uint64_t 
     memcpy(head, image, sizeof(*head));
     *m = view(image, (size_t)of_map.st_size);
     m->head = head;
-    if (head->crc != head_crc(head) || m->granules != granules_of(head->size) ||
+    if (head->crc != head_crc(head) || head->flags != flags ||
+        m->granules != granules_of(head->size) ||
         m->bytes != map_file_bytes(head->size)) { /* changed since it was judged */
         rc = gw_fail(err, GW_CORRUPT, 0, "map: head damaged");
         goto done;
@@ -345,7 +354,12 @@ uint64_t map_demanded(const struct map *m, uint64_t from)
 
 bool map_unfinished(const struct map *m)
 {
-    return map_wanted(m, 0) < m->granules || map_missing(m, 0) == m->granules;
+    bool whole = map_missing(m, 0) == m->granules;
+
+    if (whole && (m->head->flags & MAP_LINKED) != 0) {
+        return atomic_load(&m->live->all) != 0; /* ranges of it need no proof */
+    }
+    return whole || map_wanted(m, 0) < m->granules;
 }
 
 bool map_ask(struct map *m, uint64_t g, uint8_t how)

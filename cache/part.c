@@ -141,6 +141,10 @@ void parts_measure(const struct cache *c, struct parts_sum *out)
             fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
             continue;
         }
+        if (st.st_nlink > 1) { /* an object of data/, or just becoming a blob: it takes no room */
+            out->parts++;
+            continue;
+        }
         size = (uint64_t)st.st_size;
         there = (uint64_t)st.st_blocks * 512 < size ? (uint64_t)st.st_blocks * 512 : size;
         out->parts++;
@@ -184,8 +188,23 @@ static int check_space(const struct fill_table *t, uint64_t size, struct gw_erro
     return GW_OK;
 }
 
+/* All granules of a part that is an object of data/. */
+static int mark_all(int fd, uint64_t size, struct gw_error *err)
+{
+    uint64_t end = map_file_bytes(size);
+    uint8_t valid[4096];
+    int rc = GW_OK;
+
+    memset(valid, GRANULE_VALID, sizeof(valid));
+    for (uint64_t at = MAP_GRANULES_AT; rc == GW_OK && at < end; at += sizeof(valid)) {
+        rc = gw_pwrite_all(fd, valid, end - at < sizeof(valid) ? (size_t)(end - at) : sizeof(valid),
+                           at, err);
+    }
+    return rc;
+}
+
 static int write_map(struct fill_table *t, struct gw_str digest, uint64_t size,
-                     struct gw_str source, uint64_t ino, struct gw_error *err)
+                     struct gw_str source, uint32_t flags, uint64_t ino, struct gw_error *err)
 {
     char temp[PATH_MAX], path[PATH_MAX];
     uint8_t *image = gw_alloc(MAP_GRANULES_AT); /* zeroed; all granules are absent: 0 */
@@ -198,7 +217,7 @@ static int write_map(struct fill_table *t, struct gw_str digest, uint64_t size,
         rc = gw_fail(err, GW_NO_MEMORY, 0, "no memory for a map");
         goto done;
     }
-    map_format(image, digest, size, source, ino, generation, t->boot);
+    map_format(image, digest, size, source, flags, ino, generation, t->boot);
     (void)unlink(temp);
     fd = open(temp, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0) {
@@ -212,6 +231,9 @@ static int write_map(struct fill_table *t, struct gw_str digest, uint64_t size,
         goto done;
     }
     rc = gw_pwrite_all(fd, image, MAP_GRANULES_AT, 0, err);
+    if (rc == GW_OK && (flags & MAP_LINKED) != 0) {
+        rc = mark_all(fd, size, err);
+    }
     if (rc == GW_OK && link(temp, path) != 0) {
         rc = gw_fail(err, errno == EEXIST ? GW_CONFLICT : GW_IO, errno, "map: %s",
                      strerrordesc_np(errno));
@@ -225,33 +247,47 @@ done:
     return rc;
 }
 
+static int make_sparse(const char *path, uint64_t size, struct gw_error *err)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600), rc = GW_OK;
+
+    if (fd < 0 || ftruncate(fd, (off_t)size) != 0) {
+        rc = gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno));
+    }
+    if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
 int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct gw_str source,
-              struct gw_error *err)
+              uint32_t flags, struct gw_error *err)
 {
     char path[PATH_MAX];
     struct stat st;
-    int fd, rc;
+    int rc;
 
     path_of(t, digest, ".map", path);
     if (lstat(path, &st) == 0) {
         return gw_fail(err, GW_CONFLICT, 0, "a part is there");
     }
     part_remove(t, digest); /* a part without a map is nothing */
-    rc = check_space(t, size, err);
-    if (rc != GW_OK) {
-        return rc;
-    }
     path_of(t, digest, ".part", path);
-    fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0) {
-        return gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno));
+    if ((flags & MAP_LINKED) != 0 && !local_link(source, size, path)) {
+        flags &= ~MAP_LINKED;
     }
-    if (ftruncate(fd, (off_t)size) != 0 || fstat(fd, &st) != 0) {
-        rc = gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno));
-    } else {
-        rc = write_map(t, digest, size, source, (uint64_t)st.st_ino, err);
+    if ((flags & MAP_LINKED) == 0) {
+        rc = check_space(t, size, err);
+        if (rc == GW_OK) {
+            rc = make_sparse(path, size, err);
+        }
+        if (rc != GW_OK) {
+            return rc;
+        }
     }
-    close(fd);
+    rc = lstat(path, &st) != 0
+             ? gw_fail(err, GW_IO, errno, "part: %s", strerrordesc_np(errno))
+             : write_map(t, digest, size, source, flags, (uint64_t)st.st_ino, err);
     if (rc != GW_OK) {
         (void)unlink(path);
     } else {
@@ -302,13 +338,13 @@ static int settle_names(struct fill_table *t, struct gw_str digest, uint64_t *si
 /* Under the lock. A part that lives: is it what is asked for? One of another size that nobody works
  * on makes room, one that its repository refuses goes on from this one. */
 static int keep_or_replace(struct fill_table *t, struct gw_str digest, uint64_t size, uint64_t is,
-                           struct gw_str target, struct gw_error *err)
+                           struct gw_str target, uint32_t flags, struct gw_error *err)
 {
     struct fill *f = NULL;
     int rc;
 
     if (is == size) {
-        return source_change(t, digest, target, err);
+        return source_change(t, digest, target, flags, err);
     }
     rc = fill_get(&f, t, digest, err);
     if (rc != GW_OK) {
@@ -328,7 +364,7 @@ static int keep_or_replace(struct fill_table *t, struct gw_str digest, uint64_t 
 }
 
 static int make_unless_there(struct fill_table *t, struct gw_str digest, uint64_t size,
-                             struct gw_str target, struct gw_error *err)
+                             struct gw_str target, uint32_t flags, struct gw_error *err)
 {
     struct cache *c = t->cache;
     uint64_t is = 0;
@@ -339,10 +375,10 @@ static int make_unless_there(struct fill_table *t, struct gw_str digest, uint64_
     }
     rc = settle_names(t, digest, &is, err);
     if (rc == GW_OK) {
-        rc = keep_or_replace(t, digest, size, is, target, err);
+        rc = keep_or_replace(t, digest, size, is, target, flags, err);
     }
     if (rc == GW_NOT_FOUND) {
-        rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, target, err);
+        rc = blob_exists(c, digest) ? GW_OK : part_make(t, digest, size, target, flags, err);
     }
     parts_unlock(lock);
     return rc;
@@ -354,6 +390,7 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
     struct fill_table *t = c->fills;
     struct gw_error why = {0};
     struct fill *f = NULL;
+    uint32_t flags = 0;
     int rc;
 
     if (t == NULL || !cache_digest_valid(digest) || size == 0 || size > MAP_SIZE_MAX ||
@@ -363,15 +400,19 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
     }
     if (part_resting(t, digest)) {
         return gw_fail(err, GW_CORRUPT, 0,
-                       "upstream's bytes did not have this digest, more than once within the hour");
+                       "%.12s: %s bytes did not have this digest, more than once within the hour",
+                       digest.p, src->file ? "its" : "upstream's");
     }
     rc = source_refused(t, digest, src->target, err);
+    if (rc == GW_OK && src->file) {
+        rc = local_look(t, src->target, size, &flags, err);
+    }
     if (rc != GW_OK) {
         return rc;
     }
-    rc = make_unless_there(t, digest, size, src->target, &why);
+    rc = make_unless_there(t, digest, size, src->target, flags, &why);
     if (rc == GW_IO && why.sys == ENOSPC && cache_budget_room(c, size)) {
-        rc = make_unless_there(t, digest, size, src->target, &why);
+        rc = make_unless_there(t, digest, size, src->target, flags, &why);
     }
     if (rc != GW_OK && err != NULL) {
         *err = why;

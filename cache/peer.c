@@ -132,7 +132,7 @@ void lease_begin(struct fill *f)
     struct fill_table *t = f->table;
     bool hub_only;
 
-    if (!t->shares) {
+    if (!t->shares || fill_local(f)) {
         return;
     }
     /* What did not have its digest may have been another node's: now it is fetched by ourselves. */

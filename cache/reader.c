@@ -159,6 +159,15 @@ static uint64_t ready(const struct cache_reader *r, uint64_t offset, uint64_t en
     return offset < limit ? map_ready(m, offset, limit) : 0;
 }
 
+/* All of an object of data/ is there without an owner: one is needed once its digest is. */
+static void prove(struct fill *f)
+{
+    if ((f->map.head->flags & MAP_LINKED) != 0 && atomic_load(&f->map.live->owner) == 0 &&
+        atomic_load(&f->map.live->all) != 0) {
+        (void)fill_claim(f, false);
+    }
+}
+
 int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uint64_t begun,
                       uint64_t *avail, struct gw_error *err)
 {
@@ -188,6 +197,7 @@ int cache_reader_want(struct cache_reader *r, uint64_t offset, uint64_t end, uin
         if (*avail > 0) {
             if (atomic_load(&f->map.live->state) == MAP_FILLING) {
                 ask(r, offset, end, begun, false);
+                prove(f);
             }
             return GW_OK;
         }

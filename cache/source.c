@@ -2,11 +2,11 @@
 /*
  * cache/source.c - whom a part is fetched from: one of the repositories that hold its digest.
  *
- * What the Hub refuses of that one (403, 404, other content under the name) says nothing of the
- * others: a reader who came through another one has the part go on from there. The map is written
- * anew with its source, over the same part: what is there stays, and is hashed from its beginning.
- * A source that failed is remembered until it may be asked again, else two of them that are both
- * refused would send each other to the Hub with every request.
+ * What the Hub refuses of that one (403, 404, other content under the name), or cannot be read of
+ * data/, says nothing of the others: a reader who came through another one has the part go on from
+ * there. The map is written anew with its source, over the same part: what is there stays, and is
+ * hashed from its beginning. A source that failed is remembered until it may be asked again, else
+ * two of them that are both refused would send each other to the Hub with every request.
  */
 #include "cache/fill_internal.h"
 
@@ -85,7 +85,8 @@ static void copy_state(struct map *to, const struct map *from)
     }
 }
 
-static int write_over(struct fill *f, struct gw_str target, int fd, struct gw_error *err)
+static int write_over(struct fill *f, struct gw_str target, uint32_t flags, int fd,
+                      struct gw_error *err)
 {
     struct fill_table *t = f->table;
     const struct map_head *h = f->map.head;
@@ -104,7 +105,7 @@ static int write_over(struct fill *f, struct gw_str target, int fd, struct gw_er
     if (to.image == MAP_FAILED) {
         return gw_fail(err, GW_IO, errno, "map: %s", strerrordesc_np(errno));
     }
-    map_format(to.image, fill_digest(f), h->size, target, h->part_ino, generation, t->boot);
+    map_format(to.image, fill_digest(f), h->size, target, flags, h->part_ino, generation, t->boot);
     to.live = (struct map_live *)(void *)((char *)to.image + MAP_PAGE);
     to.granule = (_Atomic uint8_t *)((char *)to.image + MAP_GRANULES_AT);
     copy_state(&to, &f->map);
@@ -112,7 +113,7 @@ static int write_over(struct fill *f, struct gw_str target, int fd, struct gw_er
     return GW_OK;
 }
 
-static int change(struct fill *f, struct gw_str target, struct gw_error *err)
+static int change(struct fill *f, struct gw_str target, uint32_t flags, struct gw_error *err)
 {
     struct fill_table *t = f->table;
     char temp[PATH_MAX], path[PATH_MAX];
@@ -128,7 +129,7 @@ static int change(struct fill *f, struct gw_str target, struct gw_error *err)
     /* From here on nobody takes the old one over; whoever did so just now writes what he has to the
      * same part, and is waited for by the next owner as ever. */
     atomic_store(&f->map.live->state, MAP_DROPPED);
-    rc = write_over(f, target, fd, err);
+    rc = write_over(f, target, flags, fd, err);
     if (rc == GW_OK && rename(temp, path) != 0) {
         rc = gw_fail(err, GW_IO, errno, "map: %s", strerrordesc_np(errno));
     }
@@ -141,7 +142,7 @@ static int change(struct fill *f, struct gw_str target, struct gw_error *err)
     return rc;
 }
 
-int source_change(struct fill_table *t, struct gw_str digest, struct gw_str target,
+int source_change(struct fill_table *t, struct gw_str digest, struct gw_str target, uint32_t flags,
                   struct gw_error *err)
 {
     struct fill *f = NULL;
@@ -150,11 +151,12 @@ int source_change(struct fill_table *t, struct gw_str digest, struct gw_str targ
     if (rc != GW_OK) {
         return rc;
     }
-    if (!source_is(f, target) && fill_source_failed(f) && !fill_has_owner(f) && !fill_ended(f)) {
+    if (!source_is(f, target) && fill_source_failed(f) && !fill_has_owner(f) && !fill_ended(f) &&
+        (f->map.head->flags & MAP_LINKED) == 0) {
         remember(f);
         gw_log_write(&t->cache->log, GW_LOG_NOTICE,
                      "cache: %.12s goes on from another repository that has it", f->digest);
-        rc = change(f, target, err);
+        rc = change(f, target, flags & ~MAP_LINKED, err);
     }
     fill_unref(f);
     return rc;

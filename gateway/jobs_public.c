@@ -408,13 +408,14 @@ int job_blob(struct gateway_job *job)
     return rc;
 }
 
-/* key: part, digest, type, ns, name; arg: size, target */
+/* key: part, digest, type, ns, name; arg: size, target; ppart: an object of data/ */
 int job_part(struct gateway_job *job)
 {
     struct cache_source src = {0};
     uint64_t size;
     int rc = size_and_target(job, &size, &src.target);
 
+    src.file = gw_str_eq_c(job->fields[0], "ppart");
     return rc == GW_OK
                ? cache_part_create(job->gw->cache, job->fields[1], size, &src, &job->result.err)
                : rc;

@@ -103,8 +103,7 @@ static struct gw_str bytes_target(struct gateway_request *req, const struct reso
     return upstream_target(&req->state->arena, &t, r->commit);
 }
 
-/* The want of the job that brings a blob whole: small ones from upstream, private ones of any size
- * from data/. */
+/* The want of the job that brings a blob whole: small ones. */
 static struct gw_want blob_want(struct gateway_request *req, const struct resolved *r,
                                 const struct hub_entry *e)
 {
@@ -185,14 +184,16 @@ static int serve_part(struct gateway *gw, struct gateway_request *req, struct ga
     int rc;
 
     if (st->reader == NULL) {
-        target = bytes_target(req, r, e->path);
+        target = r->private ? repo_object_path(gw->config->data, digest_of(e), a)
+                            : bytes_target(req, r, e->path);
         if (target.p == NULL)
             return GW_NO_MEMORY;
         rc = cache_reader_open(&st->reader, gw->cache, digest_of(e), e->size, target, &err);
         if (rc == GW_AGAIN) {
             want = (struct gw_want){
-                .peer = GW_PEER_DISK,
-                .key = FACT_JOIN(a, GW_STR("part"), digest_of(e), r->type, r->ns, r->name),
+                .peer = r->private ? GW_PEER_REPO : GW_PEER_DISK,
+                .key = FACT_JOIN(a, r->private ? GW_STR("ppart") : GW_STR("part"), digest_of(e),
+                                 r->type, r->ns, r->name),
                 .arg =
                     FACT_JOIN(a, gw_arena_printf(a, "%llu", (unsigned long long)e->size), target),
             };
@@ -302,7 +303,7 @@ static int serve_bytes(struct gateway *gw, struct gateway_request *req, struct g
     rc = serve_blob(gw, req, ans, e, &span);
     if (rc != GW_NOT_FOUND)
         return rc;
-    if (!r->private && e->size > CACHE_SMALL_MAX) {
+    if ((!r->private || e->lfs) && e->size > CACHE_SMALL_MAX) {
         struct span part = span;
 
         if (part.kind == RANGE_SEVERAL) /* while it is not held (RFC 9110 14.2) */

@@ -29,6 +29,7 @@ static const struct {
     {"document", job_document},
     {"blob", job_blob},
     {"part", job_part},
+    {"ppart", job_part},
     {"pref", job_private_ref},
     {"pinfo", job_private_info},
     {"ptree", job_private_tree},

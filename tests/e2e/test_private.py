@@ -257,6 +257,22 @@ def test_a_damaged_private_object_is_not_served(make_world: Callable[..., World]
     assert world.get("/acme/hurt/resolve/main/config.json", "reader").status == 200
 
 
+def test_a_damaged_large_private_object_is_never_complete(make_world: Callable[..., World]) -> None:
+    """Its first bytes leave before it is hashed, its last ones do not; a range of it is what is there, as of any file that is not proved."""
+    world = make_world(private={"acme/hurt": {"model.safetensors": {"size": 5 * MIB + 9, "seed": 43}}})
+    digest = folder(source(world, "acme/hurt"))["model.safetensors"]
+    stored = world.nginx.data / "lfs" / digest[:2] / digest[2:4] / digest
+    data = bytearray(stored.read_bytes())
+    data[-3] ^= 1
+    stored.chmod(0o600)
+    stored.write_bytes(bytes(data))
+    for _ in range(2):
+        got = Download(world, "/acme/hurt/resolve/main/model.safetensors").done()
+        assert not got.clean and len(got.body) <= 5 * MIB
+    world.nginx.wait_log(f"{digest}: damaged, its bytes do not have its digest")
+    assert not (world.nginx.cache / "blobs" / digest[:2] / digest[2:4] / digest).exists() and stored.read_bytes() == bytes(data)
+
+
 def test_a_private_name_never_reaches_the_hub(module_world: World, hub: HubProcess) -> None:
     """A repository of that name up there is never asked for, whether it exists here or not."""
     hub.add("acme/only-there", {"config.json": "{\"from\": \"the hub\"}\n"})

@@ -39,7 +39,7 @@ static void use(uint8_t *image, size_t n)
         missing = map_missing(&m, 0);
         if (missing > m.granules || map_wanted(&m, 0) > m.granules ||
             map_demanded(&m, missing) > m.granules ||
-            (missing == m.granules && !map_unfinished(&m)) ||
+            (missing == m.granules && (m.head->flags & MAP_LINKED) == 0 && !map_unfinished(&m)) ||
             (missing < m.granules && map_ask(&m, missing, GRANULE_DEMANDED) &&
              map_demanded(&m, 0) > missing) ||
             map_bytes(&m, missing) > size) {

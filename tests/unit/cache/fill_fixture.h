@@ -555,7 +555,7 @@ static inline void close_worker(struct cache *c, struct cache_shared *shared)
 static inline struct cache_reader *join_from(struct cache *c, const struct hub *h,
                                              struct gw_str target)
 {
-    struct cache_source source = {target, false};
+    struct cache_source source = {target, false, false};
     struct cache_reader *r = NULL;
     struct gw_error err = {0};
     int rc = cache_reader_open(&r, c, gw_str_c(h->digest), h->size, target, &err);

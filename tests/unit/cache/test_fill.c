@@ -175,7 +175,7 @@ static void test_client_leaves(void **state)
 static void test_nobody_reads(void **state) /* a part that was made and never read is filled too */
 {
     struct world *w = *state;
-    struct cache_source source = {gw_str_c(TARGET), true};
+    struct cache_source source = {gw_str_c(TARGET), true, false};
 
     assert_int_equal(cache_part_create(w->cache, gw_str_c(w->hub->digest), SIZE, &source, NULL),
                      GW_OK);
@@ -290,7 +290,7 @@ static void test_wrong_bytes_once(void **state)
 static void test_wrong_bytes_always(void **state)
 {
     struct world *w = *state;
-    struct cache_source source = {gw_str_c(TARGET), false};
+    struct cache_source source = {gw_str_c(TARGET), false, false};
     struct cache_reader *none = NULL;
     struct response r;
     char path[PATH_MAX];
@@ -451,7 +451,7 @@ static void test_demand_again(void **state) /* after its rest, a failed fill is 
 static void test_no_room(void **state)
 {
     struct world *w = *state;
-    struct cache_source source = {gw_str_c(TARGET), false};
+    struct cache_source source = {gw_str_c(TARGET), false, false};
     struct gw_error err = {0};
     struct rlimit old, small;
     struct response r;
@@ -720,7 +720,7 @@ static void test_bad_arguments(void **state)
 static void test_two_sizes(void **state) /* a first caller was wrong about the size */
 {
     struct world *w = *state;
-    struct cache_source source = {gw_str_c(TARGET), false};
+    struct cache_source source = {gw_str_c(TARGET), false, false};
     struct cache_reader *wrong = NULL;
     struct gw_str digest = gw_str_c(w->hub->digest);
     struct response r;
@@ -794,7 +794,7 @@ static void test_other_repository_goes_on(void **state) /* what is there stays *
 static void test_both_repositories(void **state) /* refused: they do not send each other there */
 {
     struct world *w = *state;
-    struct cache_source source = {gw_str_c(TARGET_OTHER), false};
+    struct cache_source source = {gw_str_c(TARGET_OTHER), false, false};
     struct cache_reader *none = NULL;
     struct gw_str digest = gw_str_c(w->hub->digest);
     struct gw_error err;
@@ -816,6 +816,143 @@ static void test_both_repositories(void **state) /* refused: they do not send ea
     assert_int_equal(cache_part_create(w->cache, digest, SIZE, &source, &err), GW_FORBIDDEN);
     assert_int_equal(err.sys, 403);
     assert_int_equal(atomic_load(&w->hub->refused), 1);
+}
+
+/* ---- objects of data/ ---- */
+
+struct object {
+    char path[128];
+};
+
+/* In a folder on the file system of the cache, or on another one. */
+static struct object object_of(struct world *w, bool far)
+{
+    struct object o;
+    int fd;
+
+    if (far) {
+        snprintf(o.path, sizeof(o.path), "/dev/shm/hubgate-object-XXXXXX");
+    } else {
+        snprintf(o.path, sizeof(o.path), "%s-object-XXXXXX", w->dir);
+    }
+    fd = mkstemp(o.path);
+    assert_true(fd >= 0);
+    assert_int_equal(gw_write_all(fd, w->hub->bytes, SIZE, NULL), GW_OK);
+    fchmod(fd, 0440);
+    close(fd);
+    return o;
+}
+
+static struct response whole_of(struct world *w, const struct object *o)
+{
+    struct cache_source source = {gw_str_c(o->path), false, true};
+    struct gw_str digest = gw_str_c(w->hub->digest);
+    struct response r = {.end = SIZE};
+    struct gw_error err;
+
+    assert_int_equal(cache_reader_open(&r.reader, w->cache, digest, SIZE, source.target, &err),
+                     GW_AGAIN);
+    assert_int_equal(cache_part_create(w->cache, digest, SIZE, &source, &err), GW_OK);
+    assert_int_equal(cache_reader_open(&r.reader, w->cache, digest, SIZE, source.target, &err),
+                     GW_OK);
+    return r;
+}
+
+static void test_object_linked(void **state) /* bytes leave before any job has hashed one */
+{
+    struct world *w = *state;
+    struct object o = object_of(w, false);
+    struct response r = whole_of(w, &o);
+    struct stat of_object, of_blob;
+    char path[PATH_MAX];
+    uint64_t avail;
+
+    assert_int_equal(cache_reader_want(r.reader, 5 * MIB, 6 * MIB, 0, &avail, &r.err), GW_OK);
+    assert_int_equal(avail, MIB);
+    for (unsigned i = 0; i < 20; i++) { /* a range asks for no proof */
+        turn(w->cache);
+    }
+    assert_int_equal(w->cache->fills->n_owned, 0);
+    assert_false(step(&r, w->hub));
+    assert_int_equal(r.offset, SIZE / MIB * MIB); /* the last granule waits for the digest */
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    snprintf(path, sizeof(path), "%s/blobs/%.2s/%.2s/%s", w->dir, w->hub->digest,
+             w->hub->digest + 2, w->hub->digest);
+    assert_int_equal(stat(o.path, &of_object), 0);
+    assert_int_equal(stat(path, &of_blob), 0);
+    assert_int_equal(of_object.st_ino, of_blob.st_ino);
+    TURN_UNTIL(w->cache, !exists(w->dir, w->hub->digest, ".part"));
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 0);
+    unlink(o.path);
+}
+
+static void test_object_copied(void **state)
+{
+    struct world *w = *state;
+    struct object o = object_of(w, true);
+    struct response r = whole_of(w, &o), part;
+    struct stat of_object, of_parts;
+
+    assert_int_equal(stat(o.path, &of_object), 0);
+    assert_int_equal(stat(w->dir, &of_parts), 0);
+    assert_true(of_object.st_dev != of_parts.st_dev);
+    part = (struct response){.reader = r.reader, .offset = 9 * MIB + 5, .end = 10 * MIB + 7};
+    assert_int_equal(follow(w->cache, w->hub, &part), GW_OK);
+    TURN_UNTIL(w->cache, w->cache->fills->n_owned == 0); /* nothing more is wanted */
+    assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), 2 * MIB);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
+    cache_reader_close(r.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    check_blob(w->cache, w->hub);
+    assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), SIZE);
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 0);
+    unlink(o.path);
+}
+
+static void test_object_damaged(void **state) /* nobody gets all of it, and it is never a blob */
+{
+    struct world *w = *state;
+
+    for (int far = 0; far < 2; far++) {
+        struct object o = object_of(w, far != 0);
+        struct response r;
+        int fd;
+
+        assert_int_equal(chmod(o.path, 0600), 0);
+        fd = open(o.path, O_WRONLY);
+        assert_int_equal(pwrite(fd, "?", 1, SIZE - 2), 1); /* within what is held back */
+        close(fd);
+        r = whole_of(w, &o);
+        assert_int_equal(follow(w->cache, w->hub, &r), GW_CORRUPT);
+        assert_true(r.offset <= SIZE / MIB * MIB);
+        cache_reader_close(r.reader);
+        TURN_UNTIL(w->cache, !exists(w->dir, w->hub->digest, ".part"));
+        assert_false(have_blob(w->cache, w->hub));
+        assert_int_equal(atomic_load(&w->shared->counters.integrity_failures), far + 1);
+        assert_int_equal(access(o.path, F_OK), 0);
+        unlink(o.path);
+    }
+    assert_int_equal(atomic_load(&w->hub->calls[0]), 0);
+}
+
+static void test_object_gone(void **state) /* after its part was begun: the Hub may have it */
+{
+    struct world *w = *state;
+    struct object o = object_of(w, true);
+    struct response r = whole_of(w, &o), b;
+
+    unlink(o.path);
+    assert_int_equal(follow(w->cache, w->hub, &r), GW_IO);
+    assert_false(cache_reader_other_failed(r.reader));
+    cache_reader_close(r.reader);
+    b = whole_from(w, TARGET);
+    assert_int_equal(follow(w->cache, w->hub, &b), GW_OK);
+    cache_reader_close(b.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub));
+    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
 }
 
 /* ---- several transfers, demanded and sparse ---- */
@@ -1176,6 +1313,10 @@ int main(void)
         TEST(test_other_repository),
         TEST(test_other_repository_goes_on),
         TEST(test_both_repositories),
+        TEST(test_object_linked),
+        TEST(test_object_copied),
+        TEST(test_object_damaged),
+        TEST(test_object_gone),
         SLOW(test_parallel),
         SLOW(test_most),
         SLOW(test_demanded),

@@ -28,7 +28,7 @@ static int setup(void **state)
     i->n = (size_t)map_file_bytes(SIZE);
     i->p = aligned_alloc(4096, 16384);
     memset(i->p, 0, 16384);
-    map_format(i->p, digest(), SIZE, gw_str_c(TARGET), INO, 9, BOOT);
+    map_format(i->p, digest(), SIZE, gw_str_c(TARGET), 0, INO, 9, BOOT);
     i->m = (struct map){.map_fd = -1, .part_fd = -1, .bytes = i->n, .granules = 6};
     i->m.head = (const struct map_head *)i->p;
     i->m.live = (struct map_live *)(i->p + MAP_PAGE);
@@ -314,7 +314,7 @@ static void test_proof(void **state)
     gw_sha256_final(&s, sha);
     gw_hex_encode(hex, sha, 32);
     memset(i->p, 0, 16384);
-    map_format(i->p, gw_str_c(hex), SIZE, gw_str_c(TARGET), INO, 9, BOOT);
+    map_format(i->p, gw_str_c(hex), SIZE, gw_str_c(TARGET), 0, INO, 9, BOOT);
     memset(i->p + MAP_GRANULES_AT, GRANULE_VALID, 6);
     atomic_store(&i->m.live->state, MAP_PROVEN);
     assert_non_null(map_doubt(i->p, i->n, gw_str_c(hex), SIZE, INO, BOOT));
@@ -358,7 +358,7 @@ static void test_files(void **state)
     assert_int_equal(map_attach(&m, dir, digest(), BOOT, &err), GW_CORRUPT); /* another inode */
     assert_int_equal(stat(path, &st), 0);
     memset(i->p, 0, 16384);
-    map_format(i->p, digest(), SIZE, gw_str_c(TARGET), (uint64_t)st.st_ino, 9, BOOT);
+    map_format(i->p, digest(), SIZE, gw_str_c(TARGET), 0, (uint64_t)st.st_ino, 9, BOOT);
     put(dir, ".map", i->p, i->n);
     assert_int_equal(map_attach(&m, dir, digest(), BOOT, &err), GW_OK);
     assert_int_equal(m.granules, 6);
