@@ -79,11 +79,16 @@ struct config {
     } identity;
     struct {
         int64_t wait_ms;  /* how long a request waits for facts before 503 */
-        uint64_t jobs[6]; /* by enum gw_peer: jobs in flight per worker */
+        uint64_t jobs[7]; /* by enum gw_peer: jobs in flight per worker */
     } limits;
     struct {
         uint64_t above_bytes, part_bytes; /* objects over the first one come in parts */
     } multipart;
+    struct {
+        const char *command; /* the `hubgate` command */
+        uint64_t push_bytes, clones;
+        int64_t push_ms;
+    } git;
     struct gw_arena arena; /* owns every string above */
 };
 

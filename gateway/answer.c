@@ -132,13 +132,41 @@ static const char *reason_name(enum hub_reason why)
     return why < HUB_REASON_COUNT && names[why] ? names[why] : "unknown";
 }
 
+static bool is_git(const struct gateway_state *st)
+{
+    return st->parse_status == GW_OK &&
+           (st->target.route == HUB_GIT_REFS || st->target.route == HUB_GIT_UPLOAD_PACK ||
+            st->target.route == HUB_GIT_RECEIVE_PACK);
+}
+
+/* git-lfs shows "message" (its docs/api), hub clients "error". */
+static void refuse_lfs(struct gateway_state *st, struct gateway_answer *ans)
+{
+    static const char head[] = "{\"error\":";
+    struct gw_str rest = gw_str_sub(ans->memory, sizeof(head) - 1, ans->memory.n), body;
+
+    if (st->parse_status != GW_OK ||
+        (st->target.route != HUB_LFS_BATCH && st->target.route != HUB_LFS_LOCKS))
+        return;
+    if (ans->status == 401)
+        ANSWER_HEADER(ans, "LFS-Authenticate", GW_STR("Basic realm=\"hubgate\""));
+    rest.n -= rest.n ? 1 : 0; /* the brace */
+    body = gw_arena_printf(&st->arena, "{\"message\":" GW_STR_FMT ",\"error\":" GW_STR_FMT "}",
+                           GW_STR_ARG(rest), GW_STR_ARG(rest));
+    if (body.p == NULL)
+        return;
+    ans->content_type = "application/vnd.git-lfs+json";
+    ans->memory = body;
+    ans->size = body.n;
+}
+
 int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                   enum hub_reason why, struct gw_str detail, int retry_after_s)
 {
     struct gateway_state *st = req->state;
     struct hub_refusal r;
 
-    hub_refuse(&r, why, detail, false, retry_after_s, &st->arena);
+    hub_refuse(&r, why, detail, is_git(st), retry_after_s, &st->arena);
     reset(ans, r.status);
     ans->content_type = r.content_type;
     ans->kind = GATEWAY_MEMORY;
@@ -164,6 +192,7 @@ int answer_refuse(struct gateway *gw, struct gateway_request *req, struct gatewa
     if (why == HUB_ENTRY_NOT_FOUND && st->commit.n)
         ANSWER_HEADER(ans, "X-Repo-Commit", st->commit);
     st->why = reason_name(why);
+    refuse_lfs(st, ans);
     (void)gw;
     return GW_OK;
 }

@@ -17,9 +17,13 @@
 const char *breaker_peer_name(enum gw_peer peer)
 {
     static const char *const names[GW_PEER_COUNT] = {
-        [GW_PEER_LDAP] = "the directory", [GW_PEER_REDIS] = "redis",
-        [GW_PEER_UPSTREAM] = "upstream",  [GW_PEER_REPO] = "the repositories",
-        [GW_PEER_DISK] = "the disk",      [GW_PEER_READ] = "the cache's disk",
+        [GW_PEER_LDAP] = "the directory",
+        [GW_PEER_REDIS] = "redis",
+        [GW_PEER_UPSTREAM] = "upstream",
+        [GW_PEER_REPO] = "the repositories",
+        [GW_PEER_DISK] = "the disk",
+        [GW_PEER_READ] = "the cache's disk",
+        [GW_PEER_GIT] = "git",
     };
 
     return names[peer];
@@ -99,7 +103,8 @@ void breaker_learn(struct gateway *gw, const struct gateway_job *job)
     struct gateway_breaker *b = &gw->shared->breakers[job->peer];
     const struct gateway_result *r = &job->result;
 
-    if (job->peer == GW_PEER_DISK || job->peer == GW_PEER_REPO || job->peer == GW_PEER_READ)
+    if (job->peer == GW_PEER_DISK || job->peer == GW_PEER_REPO || job->peer == GW_PEER_READ ||
+        job->peer == GW_PEER_GIT)
         return;
     if (job->probe)
         atomic_store(&b->probe_until_ms, 0);

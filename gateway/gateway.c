@@ -205,6 +205,8 @@ size_t gateway_begin(struct gateway *gw, struct gateway_request *req)
     case HUB_COMMIT:
     case HUB_OBJECT:
     case HUB_OBJECT_PART:
+    case HUB_GIT_UPLOAD_PACK:
+    case HUB_GIT_RECEIVE_PACK:
         return GATEWAY_BODY_STREAM;
     case HUB_PREUPLOAD:
     case HUB_VALIDATE_YAML:
@@ -336,6 +338,11 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
         return write_squash(gw, req, ans);
     case HUB_LFS_BATCH:
         return lfs_batch(gw, req, ans);
+    case HUB_GIT_REFS:
+        return git_refs(gw, req, ans);
+    case HUB_GIT_UPLOAD_PACK:
+    case HUB_GIT_RECEIVE_PACK:
+        return git_service(gw, req, ans);
     case HUB_LFS_LOCKS:
         return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
     case HUB_GATEWAY_TOKENS:
@@ -386,6 +393,8 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
         return lfs_complete(gw, req, ans);
     if (st->target.route == HUB_OBJECT_VERIFY)
         return lfs_verify(gw, req, ans);
+    if (st->target.route == HUB_OBJECT_GET)
+        return lfs_get(gw, req, ans);
     rc = identity_of(gw, req, &cred, &st->who, &why, &detail);
     if (rc == GW_AGAIN)
         return rc;
@@ -436,6 +445,7 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
         audit_record(gw, req, status, bytes_sent, complete);
         metrics_end(gw, req, status, bytes_sent);
     }
+    git_end(gw, st);
     cache_reader_close(st->reader);
     upload_unref(st->upload);
     if (st->fd >= 0)

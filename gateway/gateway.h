@@ -44,7 +44,7 @@ int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid
                           struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- shared memory of all workers of all cycles ---- */
-#define GATEWAY_SHARED_VERSION 4u
+#define GATEWAY_SHARED_VERSION 5u
 size_t gateway_shared_bytes(void);
 int gateway_shared_init(void *zeroed,
                         struct gw_error *err) GW_MUST_CHECK; /* once, before the first fork */
@@ -90,6 +90,7 @@ enum gateway_body {
     GATEWAY_EMPTY = 0,
     GATEWAY_MEMORY,
     GATEWAY_FILE, /* in windows: gateway_file_want */
+    GATEWAY_PIPE, /* until a pipe ends: gateway_pipe; the size is not known */
     GATEWAY_TAKE  /* no answer yet: read the body, gateway_give it, then step again */
 };
 
@@ -112,7 +113,7 @@ struct gateway_request {
     /* from the door, borrowed until gateway_end */
     struct gw_str method, target, host, scheme; /* target: raw, as on the request line */
     struct gw_str authorization, content_type, user_agent, range, if_range, via, origin, peer_ip,
-        id;
+        git_protocol, content_encoding, id;
     unsigned n_authorization;                  /* how many such headers: more than one is refused */
     struct gw_str body;                        /* once read */
     void (*wake)(struct gateway_request *req); /* loop: run gateway_step again */
@@ -161,6 +162,10 @@ bool gateway_file_again(struct gateway *gw, struct gateway_request *req,
 /* ... false: *ans becomes the refusal to send instead. */
 void gateway_file_refuse(struct gateway *gw, struct gateway_request *req,
                          struct gateway_answer *ans, const struct gw_error *err);
+
+/* GATEWAY_PIPE: what to read, not blocking; once, and the caller's from then on. Whoever writes
+ * into it is ended by gateway_end. -1: none */
+int gateway_pipe(struct gateway_request *req);
 
 /* The request is over (also when the client left): one audit record, everything of it is freed.
  * status 0: never answered. */

@@ -167,6 +167,7 @@ struct gateway {
     _Atomic bool cancelled; /* read by job threads */
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
+    size_t n_git;      /* clones and fetches under way */
     char key[32];      /* data/key: MAC of token and subject files */
     char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
@@ -195,6 +196,7 @@ struct gateway_state {
     bool again;                  /* the second fetch after a wrong digest */
     unsigned n_sources;          /* times that another repository than its own was refused */
     struct cache_reader *reader; /* of a fill, or NULL */
+    bool git_running;            /* counted in n_git */
     struct upload *upload;       /* NULL: the body is not kept */
     int fd;                      /* of a blob, or -1; ours */
     uint64_t file_first, file_end;
@@ -352,6 +354,9 @@ int document_mint(struct gateway *gw, struct gateway_request *req, struct gatewa
                   const struct auth_credential *cred);
 enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* A large object that a private repository holds, by its sha256 alone. */
+int serve_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                 const struct hub_target *t, struct gw_str sha256, uint64_t size);
 int serve_range_error(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                       uint64_t size, struct gw_str detail);
 int serve_node(struct gateway *gw, struct gateway_request *req,
@@ -378,25 +383,36 @@ int write_squash(struct gateway *gw, struct gateway_request *req, struct gateway
 int answer_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                  const struct hub_target *to);
 int write_yaml(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* git.c: routes of clients that speak git */
+int git_refs(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int git_service(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+void git_end(struct gateway *gw, struct gateway_state *st); /* the request is over */
+/* May who asks read every file of every revision? GW_OK; GW_FORBIDDEN: *ans says why not. */
+int git_admit_every(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                    const struct hub_target *t) GW_MUST_CHECK;
 /* lfs.c: git-lfs batch and its signed addresses */
 int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int lfs_get(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int lfs_verify(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int lfs_complete(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
-enum lfs_action { LFS_PUT, LFS_VERIFY, LFS_PART, LFS_COMPLETE };
+enum lfs_action { LFS_PUT, LFS_VERIFY, LFS_GET, LFS_PART, LFS_COMPLETE };
 struct lfs_object_id {
     struct gw_str type, ns, name, sha256, subject;
     uint64_t size;
     int64_t until_s;      /* unix: when the address is over */
     uint64_t chunk, part; /* LFS_PART, LFS_COMPLETE (part 0) */
 };
-/* The address to PUT an object or one of its parts at, to end its parts, or to confirm it; p ==
- * NULL: no memory. Any thread. */
+/* The address to PUT an object or one of its parts at, to get it, to end its parts, or to confirm
+ * it; p == NULL: no memory. Any thread. */
 struct gw_str lfs_address(const struct gateway *gw, struct gw_arena *a, struct gw_str public_url,
                           const struct lfs_object_id *o, enum lfs_action action);
 /* Job: a branch has a new tip, durable in data/: into the index, and as the job's answer. */
 int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
                   struct gw_str commit);
+/* Job: a push moved a ref; commit: of a branch, or "": what is known of it is dropped. */
+void write_ref_moved(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
+                     struct gw_str commit);
 /* Job: main of this name is asked for anew. */
 void write_forget(struct gateway_job *job, const struct repo_id *id);
 /* Write access to a repository that is private; *ans is the refusal otherwise. */

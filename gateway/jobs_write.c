@@ -69,6 +69,20 @@ void write_forget(struct gateway_job *job, const struct repo_id *id)
         (void)!cache_remove(job->gw->cache, CACHE_REF, name, NULL); /* it is 2 s old at most */
 }
 
+void write_ref_moved(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
+                     struct gw_str commit)
+{
+    struct gw_str name = FACT_JOIN(&job->arena, id->type, id->ns, id->name, revision);
+
+    if (commit.n != 0)
+        (void)write_new_tip(job, id, revision, commit);
+    else {
+        forget_lists(job, id);
+        if (name.p != NULL)
+            (void)!cache_remove(job->gw->cache, CACHE_REF, name, NULL); /* asked anew */
+    }
+}
+
 /* key: create, type, ns, name, request; arg: author */
 int job_create(struct gateway_job *job)
 {
@@ -283,7 +297,9 @@ struct batch {
 static int put_object(struct gateway_job *job, struct gw_buf *out, const struct batch *b,
                       const struct hub_batch_object *o)
 {
-    struct hub_batch_answer answer = {.object = o, .action = GW_STR("upload")};
+    bool upload = b->asked.upload;
+    struct hub_batch_answer answer = {.object = o,
+                                      .action = upload ? GW_STR("upload") : GW_STR("download")};
     int64_t valid_s = SIGNED_S + (int64_t)(o->size >> 20);
     struct lfs_object_id what = {b->id.type,
                                  b->id.ns,
@@ -301,6 +317,14 @@ static int put_object(struct gateway_job *job, struct gw_buf *out, const struct 
     if (rc == GW_OK && held != o->size) {
         answer.error = 422;
         answer.message = GW_STR("an object of this sha256 has another size");
+    } else if (!upload && rc == GW_NOT_FOUND && job->result.err.sys == REPO_NO_OBJECT) {
+        answer.error = 404;
+        answer.message = GW_STR("this repository holds no such object");
+        rc = GW_OK;
+    } else if (!upload && rc == GW_OK) {
+        answer.href = lfs_address(job->gw, &job->arena, b->public_url, &what, LFS_GET);
+        answer.expires_in_s = 3600;
+        rc = answer.href.p ? GW_OK : no_memory(job);
     } else if (rc == GW_NOT_FOUND && job->result.err.sys == REPO_NO_OBJECT) {
         rc = put_upload(job, b->public_url, b->in_parts, &what, &answer);
     }
@@ -323,7 +347,7 @@ static int put_objects(struct gateway_job *job, struct gw_buf *out, struct batch
     int rc = GW_OK;
 
     /* git-lfs gives all objects of a batch to the agent of its one transfer */
-    for (size_t i = 0; b->asked.multipart && i < b->asked.n; i++)
+    for (size_t i = 0; b->asked.upload && b->asked.multipart && i < b->asked.n; i++)
         b->in_parts =
             b->in_parts || b->asked.objects[i].size > job->gw->config->multipart.above_bytes;
     hub_batch_begin(out, b->in_parts);

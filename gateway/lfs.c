@@ -29,6 +29,7 @@ static const struct {
 } actions[] = {
     [LFS_PUT] = {"lfs", "lfs upload", HUB_OBJECT, 8},
     [LFS_VERIFY] = {"lfs-verify", "lfs verify", HUB_OBJECT_VERIFY, 8},
+    [LFS_GET] = {"lfs-object", "lfs download", HUB_OBJECT_GET, 8},
     [LFS_PART] = {"lfs-part", "lfs part", HUB_OBJECT_PART, 10},
     [LFS_COMPLETE] = {"lfs-complete", "lfs complete", HUB_OBJECT_COMPLETE, 10},
 };
@@ -132,7 +133,8 @@ static int read_address(const struct gateway *gw, struct gateway_request *req,
         *text = GW_STR("The time of this address is over: ask for a new one.");
         return GW_FORBIDDEN;
     }
-    out->target.action = HUB_WRITE_ACTION;
+    out->target.action =
+        req->state->target.route == HUB_OBJECT_GET ? HUB_READ_ACTION : HUB_WRITE_ACTION;
     out->sha256 = f[3];
     out->subject = (struct gw_str){subject, f[6].n / 2};
     return GW_OK;
@@ -160,6 +162,20 @@ static int admit_signed(struct gateway *gw, struct gateway_request *req, struct 
         return GW_FORBIDDEN;
     }
     return write_admit(gw, req, ans, &o->target);
+}
+
+/* ---- GET ---- */
+
+int lfs_get(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct signed_object o;
+    int rc = admit_signed(gw, req, ans, &o);
+
+    if (rc == GW_OK)
+        rc = git_admit_every(gw, req, ans, &o.target);
+    if (rc != GW_OK)
+        return rc == GW_AGAIN ? rc : GW_OK;
+    return serve_object(gw, req, ans, &o.target, o.sha256, o.size);
 }
 
 /* ---- PUT ---- */
@@ -345,11 +361,10 @@ int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_an
     if (rc != GW_OK)
         return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST,
                              gw_arena_dup(a, gw_str_c(err.text)), 0);
-    if (!batch.upload)
-        return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
-                             GW_STR("Files are read at their resolve address here."), 0);
-    t.action = HUB_WRITE_ACTION;
+    t.action = batch.upload ? HUB_WRITE_ACTION : HUB_READ_ACTION;
     rc = write_admit(gw, req, ans, &t);
+    if (rc == GW_OK && !batch.upload)
+        rc = git_admit_every(gw, req, ans, &t);
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
     want = (struct gw_want){

@@ -45,8 +45,8 @@ static const char *const route_names[METRICS_ROUTE_COUNT] = {"file", "document",
                                                              "other", "unknown"};
 static const char *const status_names[METRICS_STATUSES] = {"none", "1xx", "2xx",
                                                            "3xx",  "4xx", "5xx"};
-static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream",
-                                                      "repo", "disk",  "read"};
+static const char *const peer_names[GW_PEER_COUNT] = {"ldap", "redis", "upstream", "repo",
+                                                      "disk", "read",  "git"};
 static const char *const limit_names[CACHE_LIMIT_KINDS] = {"api", "resolvers", "pages"};
 static const char *const held_names[2] = {"blobs", "parts"};
 static const char *const login_names[2] = {"ok", "failed"};

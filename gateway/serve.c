@@ -335,6 +335,32 @@ static int serve_pointer(struct gateway_request *req, struct gateway_answer *ans
     return pointer.p ? serve_memory(req, ans, pointer) : GW_NO_MEMORY;
 }
 
+int serve_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                 const struct hub_target *t, struct gw_str sha256, uint64_t size)
+{
+    struct gateway_state *st = req->state;
+    struct resolved r = {.target = *t,
+                         .type = gw_str_c(hub_type_name(t->type)),
+                         .ns = t->ns,
+                         .name = t->name,
+                         .commit = GW_STR(""),
+                         .private = true};
+    struct hub_entry e = {.lfs = true, .size = size, .path = GW_STR(""), .xet = GW_STR("")};
+
+    memcpy(e.sha256, sha256.p, 64);
+    st->digest = sha256;
+    ans->content_type = "application/octet-stream";
+    if (size == 0)
+        return serve_memory(req, ans, GW_STR(""));
+    if (st->target.head) {
+        ans->status = 200;
+        ans->size = size;
+        ans->ranges = true;
+        return GW_OK;
+    }
+    return serve_bytes(gw, req, ans, &r, &e);
+}
+
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;

@@ -19,6 +19,8 @@ struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
     gw_arena_init(&u->arena, UPLOAD_ARENA_MAX);
     atomic_store(&u->refs, 1);
     u->sink = sink;
+    u->peer = GW_PEER_REPO;
+    u->wait_ms = gw->config->limits.wait_ms;
     u->config = gw->config;
     u->limit = limit;
     for (int i = 0; i < 2; i++)
@@ -156,9 +158,9 @@ int upload_finish(struct gateway *gw, struct gateway_request *req, struct gw_str
         return u->status;
     }
     if (want.key.p != NULL && wants_result(req->state, want.key) == NULL) {
-        req->state->deadline_ms = gw_mono_ms() + gw->config->limits.wait_ms;
+        req->state->deadline_ms = gw_mono_ms() + u->wait_ms;
         atomic_fetch_add(&u->refs, 1);
-        want.peer = GW_PEER_REPO;
+        want.peer = u->peer;
         rc = fact_need(gw, req, &want, &r, err);
         if (rc != GW_AGAIN)
             atomic_fetch_sub(&u->refs, 1);

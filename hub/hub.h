@@ -60,13 +60,17 @@ enum hub_route {
     HUB_SQUASH,          /* POST /api/T/R/super-squash/V */
     HUB_XET_WRITE_TOKEN, /* answered 501: large files come by LFS */
     HUB_LFS_BATCH,       /* POST {P}R.git/info/lfs/objects/batch */
-    HUB_LFS_LOCKS,     /* POST {P}R.git/info/lfs/locks/verify: 404, which git-lfs takes silently */
-    HUB_OBJECT,        /* PUT /-/lfs/...: a signed address of ours; path: what is behind it */
-    HUB_OBJECT_VERIFY, /* POST /-/lfs-verify/... */
-    HUB_OBJECT_PART,   /* PUT /-/lfs-part/... */
-    HUB_OBJECT_COMPLETE, /* POST /-/lfs-complete/... */
-    HUB_OAUTH_DEVICE,    /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
-    HUB_PREFLIGHT,       /* OPTIONS on anything: CORS, reveals nothing */
+    HUB_LFS_LOCKS, /* POST {P}R.git/info/lfs/locks/verify: 404, which git-lfs takes silently */
+    HUB_GIT_REFS,  /* GET {P}R[.git]/info/refs?service=... */
+    HUB_GIT_UPLOAD_PACK,  /* POST {P}R[.git]/git-upload-pack: clone and fetch */
+    HUB_GIT_RECEIVE_PACK, /* POST {P}R[.git]/git-receive-pack: push */
+    HUB_OBJECT_GET,       /* GET /-/lfs-object/...: a signed address, as the next */
+    HUB_OBJECT,           /* PUT /-/lfs/...: a signed address of ours; path: what is behind it */
+    HUB_OBJECT_VERIFY,    /* POST /-/lfs-verify/... */
+    HUB_OBJECT_PART,      /* PUT /-/lfs-part/... */
+    HUB_OBJECT_COMPLETE,  /* POST /-/lfs-complete/... */
+    HUB_OAUTH_DEVICE, /* POST /oauth/device, /oauth/token: 404 naming the other ways to log in */
+    HUB_PREFLIGHT,    /* OPTIONS on anything: CORS, reveals nothing */
     HUB_ROUTE_COUNT
 };
 
@@ -93,6 +97,7 @@ struct hub_target { /* strings: in the arena or in the raw target, never NULL */
     struct gw_str path;     /* decoded segments joined by '/'; empty: the root, or no file named */
     /* Query, only what the route knows; everything else is ignored (booleans: true, True, 1; lists:
      * k=a&k=b, k[]=a). */
+    bool git_fetch, git_push; /* of GIT_REFS: the service; neither: the old protocol */
     bool recursive, expand, blobs, include_prs, security_status, create_pr;
     uint32_t limit; /* 0: not asked; at most HUB_PAGE */
     /* upstream's opaque word; a page number (p=3 of commits, discussions) is the cursor "p:3" */

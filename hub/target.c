@@ -18,6 +18,7 @@ enum family {
     COPIES, /* /api/resolve-cache/T/R/... : where the Hub itself sends a resolve of a small file */
     FILES,  /* {P}R/... */
     LFS,    /* {P}R.git/info/lfs/... */
+    GIT,    /* {P}R[.git]/...: what git itself asks */
 };
 
 enum { GET = 1, HEAD = 2, POST = 4, PUT = 8, DELETE = 16 };
@@ -69,11 +70,15 @@ static const struct row {
     {API, "xet-write-token/V", HUB_XET_WRITE_TOKEN, GET | HEAD, HUB_WRITE_ACTION, 0},
     {LFS, "objects/batch", HUB_LFS_BATCH, POST, HUB_READ_ACTION, 0},
     {LFS, "locks/verify", HUB_LFS_LOCKS, POST, HUB_READ_ACTION, 0},
+    {GIT, "info/refs", HUB_GIT_REFS, GET | HEAD, HUB_READ_ACTION, 0},
+    {GIT, "git-upload-pack", HUB_GIT_UPLOAD_PACK, POST, HUB_READ_ACTION, 0},
+    {GIT, "git-receive-pack", HUB_GIT_RECEIVE_PACK, POST, HUB_WRITE_ACTION, 0},
     {FIXED, "api/repos/create", HUB_REPO_CREATE, POST, HUB_CREATE_ACTION, 0},
     {FIXED, "api/repos/delete", HUB_REPO_DELETE, DELETE, HUB_DELETE_ACTION, 0},
     {FIXED, "api/repos/move", HUB_REPO_MOVE, POST, HUB_ADMIN_ACTION, 0},
     {FIXED, "api/validate-yaml", HUB_VALIDATE_YAML, POST, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs/@", HUB_OBJECT, PUT, HUB_NO_ACTION, 0},
+    {FIXED, "-/lfs-object/@", HUB_OBJECT_GET, GET | HEAD, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs-verify/@", HUB_OBJECT_VERIFY, POST, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs-part/@", HUB_OBJECT_PART, PUT, HUB_NO_ACTION, 0},
     {FIXED, "-/lfs-complete/@", HUB_OBJECT_COMPLETE, POST, HUB_NO_ACTION, 0},
@@ -114,6 +119,10 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_XET_WRITE_TOKEN] = "xet-write-token",
     [HUB_LFS_BATCH] = "lfs-batch",
     [HUB_LFS_LOCKS] = "lfs-locks",
+    [HUB_GIT_REFS] = "git-refs",
+    [HUB_GIT_UPLOAD_PACK] = "git-upload-pack",
+    [HUB_GIT_RECEIVE_PACK] = "git-receive-pack",
+    [HUB_OBJECT_GET] = "lfs-object",
     [HUB_OBJECT] = "upload",
     [HUB_OBJECT_VERIFY] = "upload-verify",
     [HUB_OBJECT_PART] = "upload-part",
@@ -298,12 +307,23 @@ static bool is_lfs(const struct parts *p, size_t name)
            gw_str_eq_c(part(p, name + 2), "lfs");
 }
 
+/* {P}ns/name[.git]/...: one of the three that git's smart protocol has. */
+static bool is_git(const struct parts *p, size_t name)
+{
+    struct gw_str first = part(p, name + 1);
+
+    return (gw_str_eq_c(first, "info") && gw_str_eq_c(part(p, name + 2), "refs")) ||
+           gw_str_eq_c(first, "git-upload-pack") || gw_str_eq_c(first, "git-receive-pack");
+}
+
 static int take_named_git(struct hub_target *t, const struct parts *p, size_t i,
                           struct gw_error *err)
 {
     struct parts cut = *p;
 
-    cut.segment[i + 1].n -= strlen(".git");
+    if (gw_str_ends(part(p, i + 1), GW_STR(".git"))) {
+        cut.segment[i + 1].n -= strlen(".git");
+    }
     return take_repo(t, &cut, i, 2, err);
 }
 
@@ -334,6 +354,11 @@ static int find_repo(struct hub_target *t, enum family *family, size_t *next, co
         if (is_lfs(p, i + 1)) {
             *family = LFS;
             *next = i + 4;
+            return take_named_git(t, p, i, err);
+        }
+        if (!is_marker(part(p, i + 1)) && is_git(p, i + 1)) {
+            *family = GIT;
+            *next = i + 2;
             return take_named_git(t, p, i, err);
         }
         if (is_marker(part(p, i + 1))) {
@@ -537,6 +562,21 @@ static const struct hub_target empty = {
     .query = GW_STR_INIT(""),
 };
 
+/* Which of git's two services is asked for its refs; none: git's old protocol, plain files. */
+static void take_service(struct hub_target *t, struct gw_str query)
+{
+    struct gw_str one;
+
+    while (query.n != 0 && gw_str_split(&query, '&', &one)) {
+        t->git_fetch = t->git_fetch || gw_str_eq_c(one, "service=git-upload-pack");
+        t->git_push = t->git_push || gw_str_eq_c(one, "service=git-receive-pack");
+    }
+    t->git_push = t->git_push && !t->git_fetch;
+    if (t->git_push) {
+        t->action = HUB_WRITE_ACTION;
+    }
+}
+
 int hub_target_parse(struct hub_target *out, struct gw_str method, struct gw_str raw_target,
                      struct gw_arena *a, struct gw_error *err)
 {
@@ -577,6 +617,9 @@ int hub_target_parse(struct hub_target *out, struct gw_str method, struct gw_str
     t.head = gw_str_eq_c(method, "HEAD");
     if ((row->methods & method_bit(method)) == 0) {
         t.allow = allow(row->methods);
+    }
+    if (t.route == HUB_GIT_REFS) {
+        take_service(&t, query);
     }
     rc = hub_query_parse(&t, query, a, err);
     if (rc == GW_OK) {
@@ -641,8 +684,8 @@ void hub_put_target_path(struct gw_buf *out, const struct hub_target *t, struct 
         gw_buf_add_char(out, '/');
         hub_put_repo(out, t);
     }
-    if (row->family == LFS) {
-        gw_buf_add_c(out, ".git/info/lfs");
+    if (row->family == LFS || row->family == GIT) {
+        gw_buf_add_c(out, row->family == LFS ? ".git/info/lfs" : ".git");
     }
     pattern = gw_str_c(row->pattern);
     while (pattern.n != 0 && gw_str_split(&pattern, '/', &word)) {

@@ -42,6 +42,8 @@ typedef struct {
     ngx_queue_t               queue;       /* in worker.waiting */
     uint64_t                  offset;      /* GATEWAY_FILE: the next byte to hand to nginx */
     ngx_file_t                file;
+    ngx_connection_t         *pipe;        /* GATEWAY_PIPE: what is read from */
+    u_char                   *piece;       /* and into */
     ngx_buf_t                 buf;         /* of the window that is on its way */
     size_t                    body_max;    /* bytes that the route takes */
     size_t                    body_size;   /* of the memory of req.body */
@@ -54,6 +56,7 @@ typedef struct {
     unsigned                  sending:1;   /* a file: what wakes us is for the next bytes */
     unsigned                  header_sent:1;
     unsigned                  complete:1;
+    unsigned                  pipe_ended:1;
 } ngx_http_hubgate_ctx_t;
 
 
@@ -77,6 +80,11 @@ void ngx_http_hubgate_finalize(ngx_http_hubgate_ctx_t *ctx, ngx_int_t rc);
 /* send.c: NGX_DONE: it goes on by itself and finalizes; else for ngx_http_finalize_request() */
 ngx_int_t ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx);
 void ngx_http_hubgate_file_write(ngx_http_request_t *r);
+ngx_int_t ngx_http_hubgate_headers_out(ngx_http_hubgate_ctx_t *ctx);
+
+/* pipe.c: as ngx_http_hubgate_send() */
+ngx_int_t ngx_http_hubgate_send_pipe(ngx_http_hubgate_ctx_t *ctx);
+void ngx_http_hubgate_pipe_close(ngx_http_hubgate_ctx_t *ctx);
 
 
 #endif /* _NGX_HTTP_HUBGATE_H_INCLUDED_ */

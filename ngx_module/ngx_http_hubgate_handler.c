@@ -89,6 +89,20 @@ ngx_http_hubgate_headers(ngx_http_hubgate_ctx_t *ctx)
                       == 0)
         {
             req->origin = ngx_http_hubgate_str(h[i].value);
+
+        } else if (h[i].key.len == sizeof("Git-Protocol") - 1
+                   && ngx_strncasecmp(h[i].key.data,
+                                      (u_char *) "Git-Protocol",
+                                      h[i].key.len) == 0)
+        {
+            req->git_protocol = ngx_http_hubgate_str(h[i].value);
+
+        } else if (h[i].key.len == sizeof("Content-Encoding") - 1
+                   && ngx_strncasecmp(h[i].key.data,
+                                      (u_char *) "Content-Encoding",
+                                      h[i].key.len) == 0)
+        {
+            req->content_encoding = ngx_http_hubgate_str(h[i].value);
         }
     }
 }
@@ -618,7 +632,8 @@ ngx_http_hubgate_log_handler(ngx_http_request_t *r)
     ctx->status = r->err_status ? r->err_status : r->headers_out.status;
     ctx->complete = r->connection->error == 0 && r->header_sent
                     && (ctx->ans.kind != GATEWAY_FILE
-                        || ctx->offset == ctx->ans.end);
+                        || ctx->offset == ctx->ans.end)
+                    && (ctx->ans.kind != GATEWAY_PIPE || ctx->pipe_ended);
 
     return NGX_OK;
 }
@@ -637,6 +652,8 @@ ngx_http_hubgate_cleanup(void *data)
         ngx_queue_remove(&ctx->queue);
         ctx->is_waiting = 0;
     }
+
+    ngx_http_hubgate_pipe_close(ctx);
 
     gateway_end(ngx_http_hubgate_worker.gw, &ctx->req, (int) ctx->status,
                 ctx->sent > 0 ? (uint64_t) ctx->sent : 0, ctx->complete);

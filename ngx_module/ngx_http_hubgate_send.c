@@ -43,7 +43,7 @@ ngx_http_hubgate_add_header(ngx_http_request_t *r, struct gw_str name,
 }
 
 
-static ngx_int_t
+ngx_int_t
 ngx_http_hubgate_headers_out(ngx_http_hubgate_ctx_t *ctx)
 {
     size_t                  i;
@@ -99,6 +99,10 @@ ngx_http_hubgate_send(ngx_http_hubgate_ctx_t *ctx)
 
     if (ans->kind == GATEWAY_FILE) {
         return ngx_http_hubgate_send_file(ctx);
+    }
+
+    if (ans->kind == GATEWAY_PIPE) {
+        return ngx_http_hubgate_send_pipe(ctx);
     }
 
     if (ngx_http_hubgate_headers_out(ctx) != NGX_OK) {

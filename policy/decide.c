@@ -147,6 +147,7 @@ bool policy_request_fill(struct policy_request *q, const struct policy *p,
     q->who = w;
     q->object = o;
     q->action = a;
+    q->every = false;
     q->now_ms = now_ms;
     q->type = policy_type_bit(o->type);
     q->repo = fold_into(q->text, sizeof(q->text), o->ns, &o->name);
@@ -196,7 +197,8 @@ static bool revision_holds(const struct policy_rule *r, const struct policy_requ
         return true;
     }
     if (o->revision.n == 0 && o->commit.n == 0) {
-        return r->effect == POLICY_ALLOW && q->action == POLICY_DISCOVER;
+        return q->every ? r->effect == POLICY_DENY
+                        : r->effect == POLICY_ALLOW && q->action == POLICY_DISCOVER;
     }
     return (o->revision.n && any_matches(&r->revisions, o->revision, q->who->user)) ||
            (o->commit.n && any_matches(&r->revisions, o->commit, q->who->user));
@@ -210,6 +212,9 @@ static bool file_holds(const struct policy_rule *r, const struct policy_request 
 
     if (r->files.n == 0 && r->files_not.n == 0) {
         return true;
+    }
+    if (q->every) {
+        return r->effect == POLICY_DENY;
     }
     if (path.n == 0) {
         return r->effect == POLICY_ALLOW &&
@@ -315,9 +320,9 @@ const struct policy_rule *policy_request_verify(const struct policy_request *q)
     return best_in(&q->policy->verify, q);
 }
 
-struct policy_decision policy_decide(const struct policy *p, const struct policy_subject *s,
+static struct policy_decision decide(const struct policy *p, const struct policy_subject *s,
                                      enum policy_action a, const struct policy_object *o,
-                                     int64_t now_wall_ms)
+                                     int64_t now_wall_ms, bool every)
 {
     struct policy_decision d = {.effect = POLICY_DENY};
     struct policy_request q;
@@ -327,11 +332,26 @@ struct policy_decision policy_decide(const struct policy *p, const struct policy
     if (!policy_request_fill(&q, p, &w, a, o, now_wall_ms)) {
         return d;
     }
+    q.every = every;
     d.rule = policy_request_decide(&q);
     if (d.rule && d.rule->effect == POLICY_ALLOW) {
         d.effect = POLICY_ALLOW;
     }
     return d;
+}
+
+struct policy_decision policy_decide(const struct policy *p, const struct policy_subject *s,
+                                     enum policy_action a, const struct policy_object *o,
+                                     int64_t now_wall_ms)
+{
+    return decide(p, s, a, o, now_wall_ms, false);
+}
+
+struct policy_decision policy_decide_every(const struct policy *p, const struct policy_subject *s,
+                                           enum policy_action a, const struct policy_object *o,
+                                           int64_t now_wall_ms)
+{
+    return decide(p, s, a, o, now_wall_ms, true);
 }
 
 const struct policy_rule *policy_verify_before(const struct policy *p,

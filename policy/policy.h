@@ -100,6 +100,13 @@ struct policy_decision policy_decide(const struct policy *p, const struct policy
                                      enum policy_action a, const struct policy_object *o,
                                      int64_t now_wall_ms);
 
+/* Is the answer "allow" for every file, and, if the object names no revision, for every revision?
+ * As policy_decide, but a deny for some of them is a deny, and an allow for some of them is none:
+ * what a clone needs, which gives all. */
+struct policy_decision policy_decide_every(const struct policy *p, const struct policy_subject *s,
+                                           enum policy_action a, const struct policy_object *o,
+                                           int64_t now_wall_ms);
+
 /* Does a rule that allows this subject to read this file say verify: before? Any matching one does,
  * whichever decides. As policy_decide in all else. @return that rule; NULL: none */
 const struct policy_rule *policy_verify_before(const struct policy *p,

@@ -127,6 +127,8 @@ struct policy_request {
     const struct policy_who *who;
     const struct policy_object *object;
     enum policy_action action;
+    bool every; /* file, and revision if none is named: a rule for some of them holds as a deny only
+                 */
     unsigned type, hub;
     struct gw_str repo; /* "ns/name", folded, in text */
     int64_t now_ms;

@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define OBJECTS_MAX (64u << 20) /* bytes: a million of them */
 #define ATTRIBUTES ".gitattributes"
 #define CHUNK_BYTES (1u << 20)
 #define FOLDER_ARENA_MAX (512u << 20) /* names of one folder */
@@ -55,6 +56,7 @@ struct import {
     char *content;            /* of one small file */
     struct gw_str attributes; /* root .gitattributes as it is committed; from the first walk */
     size_t own_attributes;    /* bytes at its beginning that came from the folder, or by default */
+    struct gw_buf objects;    /* 64 hex each: the repository holds them in the end */
     struct gw_buf uncovered;  /* lines for files that are large and match nothing */
     struct repo_rules *oversize; /* of these lines */
 
@@ -268,6 +270,10 @@ static int store_object(struct import *c, int fd, struct entry *e, struct gw_err
         if (rc != GW_OK) {
             return rc;
         }
+    }
+    gw_buf_add(&c->objects, (struct gw_str){hex, 64});
+    if (c->objects.failed) {
+        return no_memory(err);
     }
     return repo_spool_put(
         c->spool, REPO_OBJECT_BLOB,
@@ -848,6 +854,20 @@ static int imported_tree(void *ctx, struct git_repository *git, const uint8_t *b
     return GW_OK;
 }
 
+/* The repository holds its objects. After the commit, for it may be a new one; importing the same
+ * folder again mends what a kill in between has left. */
+static int link_objects(struct import *c, const struct repo_id *id, struct gw_arena *a,
+                        struct gw_error *err)
+{
+    struct repo_place place;
+    int rc = c->objects.n != 0 ? repo_locate(c->data_dir, id, a, &place, err) : GW_OK;
+
+    for (size_t at = 0; rc == GW_OK && at < c->objects.n; at += 64) {
+        rc = repo_object_link(c->data_dir, &place, (struct gw_str){c->objects.p + at, 64}, err);
+    }
+    return rc;
+}
+
 static int run(struct import *c, struct repo_draft *s, const char *dir, struct gw_arena *a,
                char commit[41], struct gw_error *err)
 {
@@ -875,6 +895,9 @@ static int run(struct import *c, struct repo_draft *s, const char *dir, struct g
     s->ctx = c;
     rc = repo_publish(c->data_dir, s, false, commit, err);
     if (rc == GW_OK) {
+        rc = link_objects(c, s->id, a, err);
+    }
+    if (rc == GW_OK) {
         report(c, true);
     }
     return rc;
@@ -897,6 +920,7 @@ int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
     gw_arena_init(&a, FOLDER_ARENA_MAX);
     gw_buf_init(&c.path, 2 * REPO_PATH_MAX);
     gw_buf_init(&c.uncovered, REPO_ATTRIBUTES_MAX);
+    gw_buf_init(&c.objects, OBJECTS_MAX);
     rc = repo_work_begin(&work, data_dir, err);
     if (rc == GW_OK) {
         rc = run(&c, &s, dir, &a, commit, err);
@@ -905,6 +929,7 @@ int repo_import(const char *data_dir, const struct repo_id *id, const char *dir,
     repo_work_end(&work);
     gw_free(c.content);
     gw_free(c.chunk);
+    gw_buf_release(&c.objects);
     gw_buf_release(&c.uncovered);
     gw_buf_release(&c.path);
     gw_arena_release(&a);

@@ -26,6 +26,21 @@ static int no_memory(struct gw_error *err)
     return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a path");
 }
 
+/* By a second name: `from` keeps its own, which may be the one in data/lfs. */
+static int replace(const char *from, const char *path, struct gw_arena *a, struct gw_error *err)
+{
+    const char *new = gw_arena_printf(a, "%s.new", path).p;
+
+    if (new == NULL) {
+        return no_memory(err);
+    }
+    unlink(new);
+    if (link(from, new) != 0 || rename(new, path) != 0) {
+        return gw_fail(err, GW_IO, errno, "replace %s: %s", path, strerrordesc_np(errno));
+    }
+    return GW_OK;
+}
+
 /* Links from as path, whose folders are made, and syncs its folder. A name that is there is kept if
  * it has this size; another length is damage, and `from` was just hashed: it takes its place. */
 static int link_durably(const char *from, struct gw_str path, uint64_t size, struct gw_arena *a,
@@ -46,8 +61,11 @@ static int link_durably(const char *from, struct gw_str path, uint64_t size, str
         if (errno != EEXIST || lstat(path.p, &st) != 0) {
             return gw_fail(err, GW_IO, errno, "link %s: %s", path.p, strerrordesc_np(errno));
         }
-        if ((!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) && rename(from, path.p) != 0) {
-            return gw_fail(err, GW_IO, errno, "rename %s: %s", path.p, strerrordesc_np(errno));
+        if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) {
+            rc = replace(from, path.p, a, err);
+        }
+        if (rc != GW_OK) {
+            return rc;
         }
     }
     return gw_dir_sync(folder.p, err);

@@ -11,6 +11,7 @@
 #ifndef REPO_REPO_H
 #define REPO_REPO_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -225,6 +226,70 @@ int repo_object_take(const char *data_dir, const struct repo_id *id, struct gw_s
  */
 int repo_object_held(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
                      uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- git itself, for clients that speak it (serve.c, push.c) ----
+ * One request: its body to a file, then the distribution's git as a child that reads it. */
+enum repo_service { REPO_UPLOAD_PACK, REPO_RECEIVE_PACK };
+struct repo_serve_options { /* strings live as long as the request */
+    const char *data_dir;
+    const char *command; /* the `hubgate` command: starts git, and is its pre-receive hook */
+    struct repo_id id;
+    enum repo_service service;
+    struct gw_str protocol; /* Git-Protocol: checked by the caller; empty: none */
+    bool gzip;              /* the body is */
+    uint64_t max_bytes;     /* of the body as git reads it, and of a pack */
+};
+struct repo_push_ref {
+    struct gw_str name;    /* in full; ends in NUL */
+    char from[41], to[41]; /* 40 hex */
+    bool makes, removes;
+    bool done;       /* repo_serve_settle: it is there */
+    char commit[41]; /* then: what it leads to; empty: removed */
+};
+struct repo_serve; /* one thread at a time */
+/* @return GW_OK; GW_NOT_FOUND (repository); GW_IO; GW_NO_MEMORY */
+int repo_serve_open(struct repo_serve **out, const struct repo_serve_options *o,
+                    struct gw_error *err) GW_MUST_CHECK;
+/* More of the body. @return GW_OK; GW_TOO_LARGE (max_bytes); GW_INVALID (no gzip); GW_IO */
+int repo_serve_write(struct repo_serve *s, struct gw_str bytes, struct gw_error *err) GW_MUST_CHECK;
+/* The refs that a push is about. Does not block. As repo_push_parse. */
+int repo_serve_refs(struct repo_serve *s, struct gw_arena *a, struct repo_push_ref **refs,
+                    size_t *n, struct gw_error *err) GW_MUST_CHECK;
+/* Starts git: advertise: it says what refs there are; else it answers the body. refused: not empty:
+ * sentences, one a line, why the hook refuses this push.
+ * @return GW_OK; GW_UNAVAILABLE (the command cannot be started); GW_INVALID; GW_IO; GW_NO_MEMORY */
+int repo_serve_start(struct repo_serve *s, bool advertise, struct gw_str refused,
+                     struct gw_error *err) GW_MUST_CHECK;
+/* What git says, until it ends: a pipe to read, not blocking; the caller's now. repo_serve_close
+ * ends a git that still runs. */
+int repo_serve_output(struct repo_serve *s);
+/* All of it, here. @return GW_OK; GW_TOO_LARGE (the buffer's ceiling); GW_TIMEOUT; GW_CANCELLED;
+ * GW_IO: whatever it is, git has ended, or ends within seconds */
+int repo_serve_read(struct repo_serve *s, struct gw_buf *out, int64_t deadline_ms,
+                    const _Atomic bool *cancelled, struct gw_error *err) GW_MUST_CHECK;
+/* After a push: which refs are as it wanted them; those are durable when this returns. */
+int repo_serve_settle(struct repo_serve *s, struct repo_push_ref *refs, size_t n,
+                      struct gw_error *err) GW_MUST_CHECK;
+void repo_serve_close(struct repo_serve *s); /* NULL is fine */
+/* The program between us and git: the words after "git-child". Its exit code. */
+int repo_serve_child(int argc, char **argv);
+
+/* The pkt-lines at the beginning of a push, up to the first flush. In the arena. @return GW_OK;
+ * GW_INVALID; GW_TOO_LARGE (more than 1,000 refs); GW_NO_MEMORY */
+int repo_push_parse(struct gw_str head, struct gw_arena *a, struct repo_push_ref **refs, size_t *n,
+                    struct gw_error *err) GW_MUST_CHECK;
+/* "old new name": one of them, or a line that git gives its hooks. */
+int repo_push_line(struct gw_str line, struct repo_push_ref *r, struct gw_arena *a,
+                   struct gw_error *err) GW_MUST_CHECK;
+/* In git's pre-receive hook. path: of the repository; quarantine: where the pushed objects are, or
+ * NULL. @return GW_OK; GW_FORBIDDEN: says holds why, a sentence a line; GW_TOO_LARGE; GW_CORRUPT;
+ * GW_IO; GW_NO_MEMORY */
+int repo_push_check(const char *path, const char *quarantine, const struct repo_push_ref *refs,
+                    size_t n, struct gw_buf *says, struct gw_error *err) GW_MUST_CHECK;
+/* Takes the repository's lock, on the descriptor that git and its hooks share: git's end lets go of
+ * it. @return GW_OK; GW_CONFLICT (held by another writer for 30 s); GW_IO */
+#define REPO_PUSH_LOCK_FD 4
+int repo_push_lock(struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- reading. Each of these may also say GW_CORRUPT (damage: which repo, what), GW_IO and
  * GW_NO_MEMORY ---- */

@@ -42,6 +42,7 @@ static const struct cli_command commands[] = {
     {"cache verify", "[--rate SIZE] [--json]", "hash all that is held; what is damaged is removed",
      cli_cache_verify},
     {"cache prefetch", "REPO[@REV]... [-f FILE]", "fetch repositories ahead", cli_cache_prefetch},
+    {"hook", "", "check a push: git runs it as its pre-receive hook", cli_hook},
     {"config-doc", "", "the reference of hubgate.yaml, as Markdown", cli_config_doc},
     {"version", "", "this program's version", cli_version},
 };
@@ -273,11 +274,16 @@ int main(int argc, char **argv)
     const struct rlimit no_core = {0, 0};
     const struct cli_command *command;
     char **words = calloc((size_t)argc + 1, sizeof(*words));
+    const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
     int n = 0, used;
 
     (void)setrlimit(RLIMIT_CORE, &no_core); /* secrets are in our memory */
     if (words == NULL)
         return cli_error("no memory");
+    if (name != NULL && strcmp(name, "/pre-receive") == 0) /* a link to us: repo/serve.c */
+        return cli_hook(&cli);
+    if (argc > 1 && strcmp(argv[1], "git-child") == 0) /* workers start git through it */
+        return repo_serve_child(argc - 2, argv + 2);
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return help(stdout);

@@ -23,7 +23,7 @@ from .fetch import Response, basic, fetch
 from .hub import default_cache
 from .hubctl import HubProcess
 from .logcheck import LogCheck
-from .nginx import Nginx, give
+from .nginx import Nginx, command_file, give
 from .redis import USER as REDIS_USER, Redis
 from .repos import Maker
 from .slapd import MEMBERS, PEOPLE, ROLES, SERVICE, Slapd, group_dn
@@ -188,7 +188,8 @@ class World:
                 upstream["ca_file"] = str(self.hub.ca_file)
         config: dict[str, Any] = {
             "public_urls": [n.url] + ([n.tls_url] if n.tls_url else []), "data": str(n.data), "cache": {"dir": str(n.cache)},
-            "upstream": upstream, "policy_dir": str(n.policy_dir), "audit_file": str(n.audit_log)}
+            "upstream": upstream, "policy_dir": str(n.policy_dir), "audit_file": str(n.audit_log),
+            "git": {"command": str(command_file())}}
         if self.people == "file":
             config["users_file"] = str((self.node_of or self).folder / "users.yaml")
         else:

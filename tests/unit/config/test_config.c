@@ -113,6 +113,11 @@ static void test_defaults(void **state)
     assert_int_equal(c->limits.jobs[3], 8);
     assert_int_equal(c->limits.jobs[4], 8);
     assert_int_equal(c->limits.jobs[5], 8);
+    assert_int_equal(c->limits.jobs[6], 4);
+    assert_string_equal(c->git.command, "/usr/bin/hubgate");
+    assert_int_equal(c->git.push_bytes, INT64_C(4) << 30);
+    assert_int_equal(c->git.push_ms, 600000);
+    assert_int_equal(c->git.clones, 32);
     config_free(c);
     config_free(NULL);
 }
