@@ -375,6 +375,8 @@ int write_delete(struct gateway *gw, struct gateway_request *req, struct gateway
 int write_ref(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int write_preupload(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+/* jobs_keep.c: few packs, whenever there is one more */
+void repack_later(struct gateway *gw, struct gateway_request *req);
 /* manage.c */
 int write_move(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int write_settings(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
@@ -463,6 +465,7 @@ int job_yaml(struct gateway_job *job);
 int job_preupload(struct gateway_job *job);
 int job_batch(struct gateway_job *job);
 int job_upload(struct gateway_job *job);
+int job_repack(struct gateway_job *job);
 int job_squash(struct gateway_job *job);
 int job_move(struct gateway_job *job);
 int job_complete(struct gateway_job *job);

@@ -531,5 +531,8 @@ int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway
     rc = upload_finish(gw, req, &commit, &err);
     if (rc == GW_AGAIN)
         return rc;
-    return rc == GW_OK ? answer_committed(gw, req, ans, commit) : write_failure(gw, req, ans, &err);
+    if (rc != GW_OK)
+        return write_failure(gw, req, ans, &err);
+    repack_later(gw, req);
+    return answer_committed(gw, req, ans, commit);
 }

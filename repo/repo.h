@@ -149,6 +149,13 @@ int repo_move(const char *data_dir, const struct repo_id *from, const struct rep
 int repo_moved(const char *data_dir, const struct repo_id *id, struct gw_arena *a,
                struct repo_id *to, struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- keeping house ---- */
+/* More packs than so many become fewer, by git. *rolled: so many went into one. Beside commits and
+ * readers, who notice nothing. @return GW_OK; GW_NOT_FOUND; GW_CONFLICT (somebody is at it);
+ * GW_UNAVAILABLE (no git, or it failed: all is as it was) */
+int repo_repack(const char *data_dir, const struct repo_id *id, size_t more_than, size_t *rolled,
+                struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large objects ----
  * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
  * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded

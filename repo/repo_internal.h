@@ -123,6 +123,10 @@ int repo_spool_put(struct repo_spool *s, enum repo_object type, struct gw_str da
 int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir,
                     struct gw_error *err) GW_MUST_CHECK;
 void repo_spool_close(struct repo_spool *s); /* NULL is fine */
+/* work_dir/pack-<name>.pack and .idx, which are synced, go to the packs of the repository at path,
+ * durably. */
+int repo_pack_move(const char *path, const char *work_dir, const char *name,
+                   struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- object.c: large objects; sha256 is 64 lower-case hex ---- */
 /* A verified, synced file becomes data/lfs/..., durably. `from` stays, or is gone into it. */

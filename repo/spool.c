@@ -267,7 +267,7 @@ static int insert_all(git_packbuilder *pb, const struct repo_spool *s, const boo
     return 0;
 }
 
-static int move_pack(const char *path, const char *work_dir, const char *name, struct gw_error *err)
+int repo_pack_move(const char *path, const char *work_dir, const char *name, struct gw_error *err)
 {
     static const char *const suffixes[] = {"pack", "idx"};
     char from[4096], to[4096], folder[4096];
@@ -299,7 +299,7 @@ static int write_pack(git_repository *git, git_odb *odb, const struct repo_spool
         git_packbuilder_write(pb, work_dir, PACK_MODE, NULL, NULL) < 0) {
         rc = repo_git_fail(err, "write a pack for %s", path);
     } else {
-        rc = move_pack(path, work_dir, git_packbuilder_name(pb), err);
+        rc = repo_pack_move(path, work_dir, git_packbuilder_name(pb), err);
     }
     git_packbuilder_free(pb);
     return rc;

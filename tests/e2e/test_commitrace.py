@@ -30,6 +30,7 @@ class Writer(threading.Thread):
     def __init__(self, world: World, number: int) -> None:
         super().__init__()
         self.world, self.number = world, number
+        self.repo = world.nginx.data / "repos/model" / f"{REPO}.git"
         self.commits: dict[str, dict[str, bytes]] = {}      # id, and what it wrote
         self.again = 0
         self.failure = ""
@@ -42,14 +43,16 @@ class Writer(threading.Thread):
             self.failure = repr(error)
 
     def commit(self, turn: int) -> None:
-        """Half of them name the parent that they saw; who is too late looks again."""
+        """Some name the parent that they saw; who is too late looks again."""
         files = {f"w{self.number}/{turn:03}.txt": f"{self.number} {turn}".encode(), "same.txt": f"{self.number} {turn}".encode()}
         if turn % 5 == 0:
             files[f"w{self.number}/{turn:03}.bin"] = os.urandom(500)        # a large object by the attributes
         for _ in range(1000):
             header = {"summary": f"{self.number} {turn}"}
-            if turn % 4 == 3:
-                header["parentCommit"] = self.world.get(f"/api/models/{REPO}/revision/main", "writer").json()["sha"]
+            if turn % 20 == 3:
+                seen = self.world.get(f"/api/models/{REPO}/revision/main", "writer")
+                assert seen.status == 200, (seen.status, seen.text)
+                header["parentCommit"] = git(self.repo, "rev-parse", "main").strip()            # the other node's are seen here within 2 s
             lines: list[dict] = [{"key": "header", "value": header}]
             lines += [{"key": "file", "value": {"path": path, "content": base64.b64encode(data).decode(), "encoding": "base64"}}
                       for path, data in files.items()]
