@@ -7,9 +7,9 @@
  * A small blob is not fsync'ed (a snapshot of 200 would wait for 200 disk flushes), so a power cut
  * may leave its name with other bytes. Its mode says so: 0600 is a blob that was never synced, 0440
  * one that was. The first open of an unsynced one that is older than this boot (a worker notes the
- * first sight of each boot id) hashes it again, at most CACHE_SMALL_MAX bytes which are about to be
- * sent anyway; right: its mtime becomes now, wrong: it is removed and counts as not held. kill -9
- * needs none of this, the page cache survives it. Large blobs are always synced.
+ * first sight of each boot id) has it hashed again, by a job; right: its mtime becomes now, wrong:
+ * it is removed and counts as not held. kill -9 needs none of this, the page cache survives it.
+ * Large blobs are always synced.
  */
 #include "cache/budget_internal.h"
 
@@ -185,8 +185,9 @@ static int prove_again(struct cache *c, struct gw_str digest, int fd, const stru
     return rc;
 }
 
-int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
-                    int64_t *modified_s, struct gw_error *err)
+/* prove: here and now, in a job; else GW_AGAIN. */
+static int open_blob(struct cache *c, struct gw_str digest, bool prove, int *fd, uint64_t *size,
+                     int64_t *modified_s, struct gw_error *err)
 {
     char path[CACHE_PATH_MAX];
     struct stat st;
@@ -201,8 +202,15 @@ int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *si
                    ? gw_fail(err, GW_NOT_FOUND, errno, "blob %.12s: not held", digest.p)
                    : fail_io(err, "open");
     }
-    if (fstat(opened, &st) != 0 || !S_ISREG(st.st_mode) ||
-        (unproven(c, &st) && prove_again(c, digest, opened, &st, path) != GW_OK)) {
+    if (fstat(opened, &st) != 0 || !S_ISREG(st.st_mode)) {
+        close(opened);
+        return gw_fail(err, GW_NOT_FOUND, 0, "blob %.12s: not held", digest.p);
+    }
+    if (unproven(c, &st) && !prove) {
+        close(opened);
+        return gw_fail(err, GW_AGAIN, 0, "blob %.12s: of another boot", digest.p);
+    }
+    if (unproven(c, &st) && prove_again(c, digest, opened, &st, path) != GW_OK) {
         close(opened);
         return gw_fail(err, GW_NOT_FOUND, 0, "blob %.12s: not held", digest.p);
     }
@@ -213,17 +221,34 @@ int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *si
     return GW_OK;
 }
 
-static bool held(struct cache *c, struct gw_str digest)
+int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
+                    int64_t *modified_s, struct gw_error *err)
+{
+    return open_blob(c, digest, false, fd, size, modified_s, err);
+}
+
+int cache_blob_open_proved(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
+                           struct gw_error *err)
+{
+    int64_t modified_s;
+
+    return open_blob(c, digest, true, fd, size, &modified_s, err);
+}
+
+int cache_blob_prove(struct cache *c, struct gw_str digest, struct gw_error *err)
 {
     uint64_t size;
-    int64_t modified_s;
-    int fd;
+    int fd, rc = cache_blob_open_proved(c, digest, &fd, &size, err);
 
-    if (cache_blob_open(c, digest, &fd, &size, &modified_s, NULL) != GW_OK) {
-        return false;
+    if (rc == GW_OK) {
+        close(fd);
     }
-    close(fd);
-    return true;
+    return rc;
+}
+
+static bool held(struct cache *c, struct gw_str digest)
+{
+    return cache_blob_prove(c, digest, NULL) == GW_OK;
 }
 
 void cache_blob_drop(struct cache *c, struct gw_str digest)

@@ -262,8 +262,7 @@ static int64_t evict_parts(struct cache *c, int64_t used_ms)
     int64_t next = INT64_MAX;
     uint64_t bytes;
 
-    while (c->fills != NULL && b->freed < b->to_free &&
-           (next = parts_idle(c->fills, digest)) < used_ms) {
+    while (b->freed < b->to_free && (next = parts_idle(c->fills, digest)) < used_ms) {
         bytes = part_evict(c->fills, gw_str_c(digest));
         if (bytes == 0) {
             return INT64_MAX; /* somebody came */
@@ -476,17 +475,38 @@ int cache_each_blob(struct cache *c, int (*on)(void *ctx, const struct cache_blo
     return rc;
 }
 
+/* What is there of one that is not whole; whoever is reading gets that, and is cut then. */
+static int evict_part_of(struct cache *c, struct gw_str digest, uint64_t *freed,
+                         struct gw_error *err)
+{
+    char path[CACHE_PATH_MAX];
+    uint64_t bytes = part_evict(c->fills, digest);
+
+    if (bytes > 0) {
+        *freed = bytes - 1;
+        return GW_OK;
+    }
+    snprintf(path, sizeof(path), "%s/" GW_STR_FMT ".map", c->parts_dir, GW_STR_ARG(digest));
+    return access(path, F_OK) == 0 ? gw_fail(err, GW_CONFLICT, 0, "being fetched")
+                                   : gw_fail(err, GW_NOT_FOUND, 0, "not held");
+}
+
 int cache_evict(struct cache *c, struct gw_str digest, uint64_t *freed, struct gw_error *err)
 {
     struct usage_change change = {.what = USAGE_REMOVE};
     char path[CACHE_PATH_MAX];
+    bool known;
 
     *freed = 0;
-    if (!blob_id_of(digest, &change.u.id) || !usage_look(c, &change.u.id, &change.u)) {
+    if (!blob_id_of(digest, &change.u.id)) {
         return gw_fail(err, GW_NOT_FOUND, 0, "not held");
     }
+    known = usage_look(c, &change.u.id, &change.u);
     if (cache_pinned(c, &change.u.id)) {
         return gw_fail(err, GW_FORBIDDEN, 0, "pinned");
+    }
+    if (!known) {
+        return evict_part_of(c, digest, freed, err);
     }
     if (!cache_blob_path(c, digest, path, sizeof(path)) || unlink(path) != 0) {
         return gw_fail(err, GW_IO, errno, "blob %.12s: %s", digest.p, strerror(errno));

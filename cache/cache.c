@@ -354,9 +354,7 @@ int cache_open(struct cache **out, const struct cache_options *o, struct gw_erro
     rc = rc != GW_OK ? rc : cache_resolver_open(c, err);
     rc = rc != GW_OK ? rc : cache_redis_open(c, err);
     rc = rc != GW_OK ? rc : cache_upstream_open(c, err);
-    if (rc == GW_OK && !o->read_only_index) {
-        rc = cache_fills_open(c, err);
-    }
+    rc = rc != GW_OK ? rc : cache_fills_open(c, err);
     if (rc != GW_OK) {
         cache_close(c);
         return rc;

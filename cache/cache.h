@@ -153,7 +153,7 @@ struct cache_share_options {
 struct cache_options {
     const char *dir;
     bool verify_before;   /* serve nothing of a part before its digest is right */
-    bool read_only_index; /* command: do not start a fetcher */
+    bool read_only_index; /* command: do not start a fetcher; nothing is claimed */
     struct cache_upstream_options upstream;
     struct cache_share_options share;
     struct cache_shared *shared; /* outlives the cache */
@@ -335,11 +335,14 @@ int cache_share_tell(struct cache *c, enum cache_kind kind, struct gw_str name, 
 int cache_share_listen(struct cache *c, int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- blobs ---- */
-/* Loop: one open(2); a small blob of another boot that was never synced is hashed first, once.
- * modified_s: mtime, which may change (it is also the last use).
- * @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_IO */
+/* Loop: one open(2). modified_s: mtime, which may change (it is also the last use).
+ * @return GW_OK: *fd is the caller's to close; GW_NOT_FOUND; GW_AGAIN: a small blob of another boot
+ * that was never synced, run cache_blob_prove in a DISK job; GW_IO */
 int cache_blob_open(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
                     int64_t *modified_s, struct gw_error *err) GW_MUST_CHECK;
+/* Job. Is it held, and right if that was open? Once a boot it is hashed for this. @return GW_OK;
+ * GW_NOT_FOUND; GW_IO */
+int cache_blob_prove(struct cache *c, struct gw_str digest, struct gw_error *err) GW_MUST_CHECK;
 /* Loop. A held blob turned out not to be what its record says (another size): it is removed and
  * counted; the next look-up misses. */
 void cache_blob_drop(struct cache *c, struct gw_str digest);
@@ -460,11 +463,12 @@ struct cache_blob {
  * failure of `on` ends it and is returned. */
 int cache_each_blob(struct cache *c, int (*on)(void *ctx, const struct cache_blob *b), void *ctx,
                     struct gw_error *err) GW_MUST_CHECK;
-/* @return GW_OK: removed, *freed bytes; GW_NOT_FOUND; GW_FORBIDDEN (pinned); GW_IO */
+/* A blob, or what is there of one that nobody fetches just now. @return GW_OK: removed, *freed
+ * bytes; GW_NOT_FOUND; GW_FORBIDDEN (pinned); GW_CONFLICT (being fetched); GW_IO */
 int cache_evict(struct cache *c, struct gw_str digest, uint64_t *freed,
                 struct gw_error *err) GW_MUST_CHECK;
-/* The oldest go until blobs and parts hold no more than so many bytes. Parts stay. @return GW_OK;
- * GW_UNAVAILABLE (what is left is pinned or a part); GW_IO */
+/* The oldest go until blobs and parts hold no more than so many bytes. @return GW_OK;
+ * GW_UNAVAILABLE (what is left is pinned, or a part in use); GW_IO */
 int cache_evict_to(struct cache *c, uint64_t bytes, uint64_t *n, uint64_t *freed,
                    struct gw_error *err) GW_MUST_CHECK;
 struct cache_verify {

@@ -63,7 +63,7 @@ struct cache {
     struct cache_upstream *upstream;
     struct cache_resolver *resolver;
     struct cache_redis *redis; /* NULL: no other nodes */
-    struct fill_table *fills;  /* NULL with read_only_index */
+    struct fill_table *fills;
     struct budget *budget;
 };
 
@@ -179,6 +179,9 @@ bool cache_digest_valid(struct gw_str digest); /* 40 or 64 lower-case hex */
 bool cache_blob_path(const struct cache *c, struct gw_str digest, char *out, size_t cap);
 /* tmp/<hex>.<pid>.<generation>.<n>, unique */
 bool cache_temp_path(struct cache *c, struct gw_str digest, char *out, size_t cap);
+/* Job. cache_blob_open after cache_blob_prove. */
+int cache_blob_open_proved(struct cache *c, struct gw_str digest, int *fd, uint64_t *size,
+                           struct gw_error *err) GW_MUST_CHECK;
 /* Job. Links a finished, verified, fdatasync'ed file in as a blob (mode 0440: see blob.c on what
  * 0600 means) and syncs the folder. path stays for the caller to unlink. Held already: GW_OK.
  * @return GW_OK; GW_IO */

@@ -668,7 +668,8 @@ uint64_t part_evict(struct fill_table *t, struct gw_str digest)
         return 0;
     }
     if (!fill_has_owner(f) && fstat(f->map.part_fd, &st) == 0) {
-        bytes = (uint64_t)st.st_blocks * 512 + 1; /* a part of nothing but holes is one, too */
+        /* an object of data/ frees nothing; a part of nothing but holes is one, too */
+        bytes = (st.st_nlink > 1 ? 0 : (uint64_t)st.st_blocks * 512) + 1;
         part_drop(f, MAP_DROPPED);
     }
     fill_unref(f);

@@ -36,8 +36,8 @@ static int open_reader(struct cache_reader **out, struct cache *c, struct gw_str
     struct fill *f = NULL;
     int rc;
 
-    if (c->fills == NULL || !cache_digest_valid(digest)) {
-        return gw_fail(err, GW_IO, 0, "no fills here");
+    if (!cache_digest_valid(digest)) {
+        return gw_fail(err, GW_IO, 0, "not a digest");
     }
     r = gw_alloc(sizeof(*r));
     if (r == NULL) {

@@ -423,9 +423,8 @@ static int read_blob(struct cache *c, struct gw_str digest, struct gw_str *out,
                      struct gw_error *err)
 {
     uint64_t size;
-    int64_t modified_s;
     char *bytes;
-    int fd, rc = cache_blob_open(c, digest, &fd, &size, &modified_s, err);
+    int fd, rc = cache_blob_open_proved(c, digest, &fd, &size, err);
 
     if (rc != GW_OK) {
         return rc;

@@ -474,6 +474,7 @@ int job_audit(struct gateway_job *job);
 int job_bring(struct gateway_job *job);
 
 /* jobs_cache.c, pins.c: what is held */
+int job_prove(struct gateway_job *job);
 int job_usage(struct gateway_job *job);
 int job_budget(struct gateway_job *job);
 /* The public repo that TYPE:NS/NAME[@REV][//PATH] names. TYPE may be missing (model); out borrows

@@ -13,6 +13,13 @@ int job_usage(struct gateway_job *job)
     return cache_usage_job(job->gw->cache, &job->result.err);
 }
 
+/* key: prove, digest */
+int job_prove(struct gateway_job *job)
+{
+    return job->n_fields == 2 ? cache_blob_prove(job->gw->cache, job->fields[1], &job->result.err)
+                              : gw_fail(&job->result.err, GW_INVALID, 0, "prove: fields");
+}
+
 int job_budget(struct gateway_job *job)
 {
     struct gw_error err;

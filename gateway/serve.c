@@ -241,11 +241,22 @@ static bool copy_small(struct gateway_request *req, struct gateway_answer *ans, 
 static int serve_blob(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                       const struct hub_entry *e, const struct span *span)
 {
+    struct gw_want want = {.peer = GW_PEER_DISK, .arg = GW_STR("")};
     struct gw_error err;
     uint64_t size;
     int64_t modified_s;
     int fd, rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
 
+    if (rc == GW_AGAIN) {
+        want.key = FACT_JOIN(&req->state->arena, GW_STR("prove"), digest_of(e));
+        rc = fact_need(gw, req, &want, NULL, &err);
+        if (rc == GW_AGAIN)
+            return rc;
+        if (rc == GW_OK) /* else it was wrong, and is not held any more */
+            rc = cache_blob_open(gw->cache, digest_of(e), &fd, &size, &modified_s, &err);
+        if (rc == GW_AGAIN)
+            rc = GW_NOT_FOUND;
+    }
     if (rc == GW_OK && size != e->size) { /* cut short on disk, or never what upstream lists */
         close(fd);
         cache_blob_drop(gw->cache, digest_of(e));

@@ -37,6 +37,7 @@ static const struct {
     {"prefs", job_private_refs},
     {"pcommits", job_private_commits},
     {"pblob", job_private_blob},
+    {"prove", job_prove},
     {"fill", job_fill},
     {"usage", job_usage},
     {"budget", job_budget},

@@ -504,7 +504,7 @@ static int find_file(void *ctx, struct gw_str name, const struct cache_record *r
 
 static int evict_resource(struct gateway *gw, const char *word, struct gw_error *err)
 {
-    uint64_t n = 0, pinned = 0, bytes = 0, freed;
+    uint64_t n = 0, pinned = 0, busy = 0, bytes = 0, freed;
     struct evict v = {0};
     struct held_commit c;
     struct gw_arena a;
@@ -531,13 +531,14 @@ static int evict_resource(struct gateway *gw, const char *word, struct gw_error 
         rc = cache_evict(gw->cache, digest, &freed, err);
         n += rc == GW_OK;
         pinned += rc == GW_FORBIDDEN;
+        busy += rc == GW_CONFLICT;
         bytes += rc == GW_OK ? freed : 0;
-        if (rc == GW_NOT_FOUND || rc == GW_FORBIDDEN)
+        if (rc == GW_NOT_FOUND || rc == GW_FORBIDDEN || rc == GW_CONFLICT)
             rc = GW_OK;
     }
     if (rc == GW_OK)
-        printf("evicted %" PRIu64 " files, %s%s\n", n, cli_size(size, bytes),
-               pinned ? "; pinned ones stay" : "");
+        printf("evicted %" PRIu64 " files, %s%s%s\n", n, cli_size(size, bytes),
+               pinned ? "; pinned ones stay" : "", busy ? "; what is being fetched stays" : "");
     gw_free(v.found.slots);
     gw_buf_release(&v.digests);
     gw_arena_release(&a);

@@ -51,14 +51,7 @@ struct prefetch {
 
 static bool is_held(struct gateway *gw, struct gw_str digest)
 {
-    int64_t modified_s;
-    uint64_t size;
-    int fd;
-
-    if (cache_blob_open(gw->cache, digest, &fd, &size, &modified_s, NULL) != GW_OK)
-        return false;
-    close(fd);
-    return true;
+    return cache_blob_prove(gw->cache, digest, NULL) == GW_OK;
 }
 
 static struct gw_str target_of(struct prefetch *p, const struct hub_entry *e)

@@ -265,6 +265,12 @@ def test_evict_and_ls(make_world: Callable[..., World], hub: HubProcess) -> None
     assert "evicted 1 files" in world.cli("cache", "evict", f"model:{one['repo']}@main//model.bin").stdout
     assert not cached(world, one) and cached(world, two)
     assert world.cli("cache", "evict", "model:no/such", check=False).returncode == 1
+    part = fresh(hub, 6 * MIB)                            # what is there of a file goes as well, once nobody fetches it
+    assert world.get(part["main"], "reader", headers={"Range": "bytes=0-99"}).status == 206
+    path = world.nginx.cache / "parts" / f"{part['sha256']}.part"
+    assert path.exists()
+    procs.wait_until("a part that goes", lambda: world.cli("cache", "evict", f"model:{part['repo']}", check=False).returncode == 0)
+    assert not path.exists()
     assert world.cli("cache", "evict", "--to", "1MiB").returncode == 0
     assert not cached(world, two) and stat(world)["used_bytes"] <= MIB
     for arguments in (["cache", "evict"], ["cache", "ls", "x"], ["cache", "pin"], ["cache", "verify", "x"], ["cache", "prefetch"]):
