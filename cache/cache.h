@@ -303,6 +303,7 @@ int cache_share_blob_put(struct cache *c, struct gw_str digest, int64_t deadline
 #define CACHE_NODE_URL_MAX 255u
 struct cache_lease {
     uint64_t fence;                        /* of whoever holds it */
+    int64_t ends_ms;                       /* wall, by the clock of whoever holds it */
     char node_url[CACHE_NODE_URL_MAX + 1]; /* of whoever holds it; "": cannot be reached */
 };
 /* Takes it, or renews it when mine is the fence that is held (0: none).
@@ -310,6 +311,9 @@ struct cache_lease {
 int cache_lease_take(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
                      struct cache_lease *out, int64_t deadline_ms,
                      struct gw_error *err) GW_MUST_CHECK;
+/* Only if it is still ours. @return GW_OK; GW_CONFLICT: it is not */
+int cache_lease_renew(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
+                      int64_t deadline_ms, struct gw_error *err) GW_MUST_CHECK;
 /* Gives it back if it is still ours. */
 int cache_lease_drop(struct cache *c, struct gw_str name, uint64_t mine, int64_t deadline_ms,
                      struct gw_error *err) GW_MUST_CHECK;

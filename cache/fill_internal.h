@@ -183,7 +183,9 @@ struct fill_lease {
     enum lease_state state;
     bool ending, whole; /* it is given back, or left as a sign of where the blob is */
     bool out, running;  /* its job */
-    bool hub_only, theirs_gone;
+    bool hub_only;
+    bool theirs_whole; /* nobody renews it: it says where the blob is */
+    bool theirs_gone;
     unsigned broken; /* how often in a row the other node broke off */
     int64_t due_ms, out_ms, wait_until_ms;
     uint64_t mine, theirs; /* fences; 0: none */

@@ -11,7 +11,8 @@
  * A lease is asked for by a job that cache_tick names; the fetcher waits for it only as long as
  * Redis may take. It says who should fetch, it protects nothing: bytes are proved by their digest,
  * wherever they came from. Whoever holds a lease asks the Hub and nobody else, so no two nodes wait
- * for each other. The lease of a blob that became whole stays for a while, to say where it is.
+ * for each other. The lease of a blob that became whole stays for a while, to say where it is; who
+ * finds nobody there takes it over, as one that is not renewed would end.
  *
  * What a node sends to another is an HMAC under the cluster key over method, digest and time.
  */
@@ -26,12 +27,13 @@
 #define SCHEME "Hubgate-Node "
 #define CLOCKS_DIFFER_S 60
 
-#define LEASE_MS 10000 /* a node that is gone is waited for so long */
+#define LEASE_MS 6000 /* a node that is gone is waited for so long */
 #define LEASE_WHOLE_MS (10 * 60 * 1000)
-#define LEASE_RENEW_MS 3000
-#define LEASE_CALL_MS 2000 /* a ceiling: each round trip has its own */
-#define LEASE_LOST_MS 5000 /* a job that was named and never begun is named again */
-#define WAIT_MS 200        /* as redis.timeout has it, and a little for the way */
+#define LEASE_RENEW_MS 2000
+#define LEASE_SILENT_MS 4000 /* a node that has all of it, and sends nothing for so long */
+#define LEASE_CALL_MS 2000   /* a ceiling: each round trip has its own */
+#define LEASE_LOST_MS 5000   /* a job that was named and never begun is named again */
+#define WAIT_MS 200          /* as redis.timeout has it, and a little for the way */
 #define WAIT_MORE_MS 50
 #define QUIET_MS 5000 /* Redis did not answer: new fills do not wait for it */
 #define BROKEN_MAX 3u /* a node that breaks off so often without a byte is left alone */
@@ -185,7 +187,8 @@ void lease_source_failed(struct fill *f, enum fill_failure kind, int sys, bool m
         const char *url = f->lease.node_url;
 
         f->lease.broken = moved ? 1 : f->lease.broken + 1;
-        f->lease.theirs_gone = kind == FILL_STATUS && sys == 404;
+        f->lease.theirs_gone = (kind == FILL_STATUS && sys == 404) ||
+                               (kind == FILL_NETWORK && !moved && f->lease.theirs_whole);
         if (kind == FILL_NETWORK) {
             if (f->lease.broken >= BROKEN_MAX) {
                 ban(t, url, "", now + BAN_BROKEN_MS);
@@ -277,6 +280,8 @@ static void learn(struct fill *f, const struct lease_try *y)
 {
     struct fill_table *t = f->table;
     int64_t now = gw_mono_ms();
+    bool silent = f->lease.state == LEASE_THEIRS && y->got.fence == f->lease.theirs &&
+                  now - atomic_load(&f->lease.flowed_ms) >= LEASE_SILENT_MS;
 
     f->lease.due_ms = now + LEASE_RENEW_MS;
     switch (y->rc) {
@@ -285,6 +290,15 @@ static void learn(struct fill *f, const struct lease_try *y)
         f->lease.mine = y->got.fence;
         break;
     case GW_CONFLICT:
+        if (f->lease.state != LEASE_THEIRS) {
+            lease_flowed(f); /* from now on it is silent */
+        }
+        f->lease.theirs_whole = y->got.ends_ms - gw_wall_ms() > 2 * LEASE_MS;
+        if (silent && f->lease.theirs_whole) { /* it has all, and sends nothing */
+            ban(t, y->got.node_url, "", now + BAN_BROKEN_MS);
+            f->lease.theirs_gone = true;
+            f->lease.due_ms = now;
+        }
         f->lease.state = f->lease.hub_only || y->got.node_url[0] == '\0' ||
                                  banned(t, y->got.node_url, f->digest, now)
                              ? LEASE_ALONE

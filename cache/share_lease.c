@@ -34,6 +34,7 @@ struct leasing {
     uint64_t mine;
     int64_t life_ms;
     struct cache_lease *out;
+    bool renew; /* what is not ours any more is not taken */
     char key[SHARE_KEY_BYTES + 1];
     bool oversized; /* what is there is so large that the connection is of no more use */
 };
@@ -75,7 +76,7 @@ static int decode(const struct leasing *l, struct gw_str frame, struct cache_lea
     if (v.checked_ms < gw_wall_ms() - LATE_MS) {
         return gw_fail(err, GW_CORRUPT, 0, "its end is long past");
     }
-    *out = (struct cache_lease){0};
+    *out = (struct cache_lease){.ends_ms = v.checked_ms};
     for (unsigned i = 0; i < FENCE_BYTES; i++) {
         out->fence = out->fence << 8 | (uint8_t)v.bytes.p[i];
     }
@@ -195,7 +196,7 @@ static int write_lease(struct leasing *l, struct redis_session *s, uint64_t fenc
               5, err);
     gw_buf_release(&frame);
     if (rc == GW_OK) {
-        *l->out = (struct cache_lease){.fence = fence};
+        *l->out = (struct cache_lease){.fence = fence, .ends_ms = gw_wall_ms() + l->life_ms};
         memcpy(l->out->node_url, url.p, url.n);
     }
     return rc;
@@ -210,6 +211,10 @@ static int take_once(struct leasing *l, struct redis_session *s, struct gw_error
 
     if (rc != GW_OK) {
         return rc;
+    }
+    if (l->renew && !held) {
+        rc = unwatch(s, err);
+        return rc != GW_OK ? rc : gw_fail(err, GW_CONFLICT, 0, "this lease has ended");
     }
     if (held && now.fence != l->mine) {
         *l->out = now;
@@ -274,6 +279,16 @@ int cache_lease_take(struct cache *c, struct gw_str name, uint64_t mine, int64_t
                      struct cache_lease *out, int64_t deadline_ms, struct gw_error *err)
 {
     struct leasing l = {.c = c, .name = name, .mine = mine, .life_ms = life_ms, .out = out};
+
+    return run(&l, take, deadline_ms, err);
+}
+
+int cache_lease_renew(struct cache *c, struct gw_str name, uint64_t mine, int64_t life_ms,
+                      int64_t deadline_ms, struct gw_error *err)
+{
+    struct cache_lease out;
+    struct leasing l = {
+        .c = c, .name = name, .mine = mine, .life_ms = life_ms, .out = &out, .renew = true};
 
     return run(&l, take, deadline_ms, err);
 }

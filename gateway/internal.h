@@ -131,6 +131,7 @@ struct gateway_job {
     struct gateway_job *ahead_of;
     bool asked;                     /* in this turn */
     uint64_t fence;                 /* of our lease; 0: none */
+    int64_t renew_ms;               /* monotonic: it is renewed then */
     int64_t again_ms, alone_ms;     /* monotonic: another node calls. Not before; not longer than */
     struct cache_share_name *names; /* what it brought, for the others */
     size_t n_names, cap_names;

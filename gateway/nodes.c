@@ -7,7 +7,8 @@
  *   held by another node ------------------> into the index, the requests look again: no call
  *   nobody has it, the lease is ours ------> call, then ("give") share what came, drop the lease
  *   another node has the lease: it calls --> ask again every 150 ms, for 20 s at most, then call
- *   Redis does not answer, or is left alone -> call
+ *                                            (it renews its lease each second; dead, it ends by 4
+ * s) Redis does not answer, or is left alone -> call
  *
  * So a warm request knows nothing of Redis, and without it everything is as on one node. Private
  * repositories are in data/ for all nodes, and their records are never shared. What changed in
@@ -18,9 +19,12 @@
 
 #include "base/alloc.h"
 
-#define ASK_MS 2000    /* all round trips of one job */
-#define LEASE_MS 10000 /* how long others believe that we call */
-#define AGAIN_MS 150   /* they ask again */
+#include <stdio.h>
+
+#define ASK_MS 2000   /* all round trips of one job */
+#define LEASE_MS 4000 /* how long others believe that we call; renewed while we do */
+#define RENEW_MS 1000
+#define AGAIN_MS 150 /* they ask again */
 #define ALONE_MS GATEWAY_UPSTREAM_MS
 #define GIVE_QUEUE_MAX 1000u  /* jobs; past it nothing is shared: Redis is slower than upstream */
 #define GIVE_NAMES_MAX 50000u /* of one job; a larger tree is fetched by each node */
@@ -190,6 +194,7 @@ bool nodes_asked(struct gateway_job *ask)
     struct gateway_job *job = ask->ahead_of;
 
     job->fence = ask->fence;
+    job->renew_ms = gw_mono_ms() + RENEW_MS;
     if (ask->result.status == GW_CONFLICT) {
         job->asked = false;
         job->again_ms = gw_mono_ms() + AGAIN_MS;
@@ -197,6 +202,35 @@ bool nodes_asked(struct gateway_job *ask)
             job->alone_ms = gw_mono_ms() + ALONE_MS;
     }
     return ask->result.status == GW_OK;
+}
+
+/* ---- the lease of a call that takes long ---- */
+
+/* key: renew, fence; arg: the key of the call */
+int job_renew(struct gateway_job *job)
+{
+    uint64_t fence;
+
+    if (job->n_fields != 2 || !gw_str_u64(job->fields[1], &fence))
+        return gw_fail(&job->result.err, GW_INVALID, 0, "renew: fields");
+    return cache_lease_renew(job->gw->cache, job->arg, fence, LEASE_MS, within(job, ASK_MS),
+                             &job->result.err);
+}
+
+static void renew_leases(struct gateway *gw, int64_t now)
+{
+    struct gw_want want = {.peer = GW_PEER_REDIS};
+    char key[32];
+
+    for (struct gateway_job *job = gw->lanes[GW_PEER_UPSTREAM].jobs; job != NULL; job = job->next) {
+        if (job->fence == 0 || now < job->renew_ms)
+            continue;
+        job->renew_ms = now + RENEW_MS;
+        snprintf(key, sizeof(key), "renew\n%llu", (unsigned long long)job->fence);
+        want.key = gw_str_c(key);
+        want.arg = job->key;
+        wants_background(gw, &want);
+    }
 }
 
 /* ---- give ---- */
@@ -362,8 +396,10 @@ void nodes_tick(struct gateway *gw)
     static const struct gw_want want = {GW_PEER_REDIS, {"listen", 6}, {"", 0}};
     int64_t now = gw_mono_ms(), last = atomic_load(&gw->shared->listened_ms);
 
-    if (gw->leaving || !cache_share_on(gw->cache) || now - last < LISTEN_MS ||
-        wants_open(gw, GW_PEER_REDIS) ||
+    if (!cache_share_on(gw->cache))
+        return;
+    renew_leases(gw, now);
+    if (gw->leaving || now - last < LISTEN_MS || wants_open(gw, GW_PEER_REDIS) ||
         !atomic_compare_exchange_strong(&gw->shared->listened_ms, &last, now))
         return;
     wants_background(gw, &want);

@@ -16,13 +16,15 @@ bool nodes_asked(struct gateway_job *ask);
 bool nodes_give(struct gateway *gw, struct gateway_job *job);
 /* A record of data/ has changed: the others are told in the background. */
 void nodes_tell(struct gateway *gw, enum cache_kind kind, struct gw_str id);
-void nodes_tick(struct gateway *gw); /* one worker of the node listens once a second */
+/* Leases of calls that take long are renewed; one worker of the node listens once a second. */
+void nodes_tick(struct gateway *gw);
 
 /* ---- job threads ---- */
 /* These are in the index now. */
 void nodes_brought(struct gateway_job *job, const struct cache_put *puts, size_t n);
 int job_ask(struct gateway_job *job);
 int job_give(struct gateway_job *job);
+int job_renew(struct gateway_job *job);
 int job_tell(struct gateway_job *job);
 int job_listen(struct gateway_job *job);
 

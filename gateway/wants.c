@@ -45,6 +45,7 @@ static const struct {
     {"audit", job_audit},
     {"ask", job_ask},
     {"give", job_give},
+    {"renew", job_renew},
     {"tell", job_tell},
     {"listen", job_listen},
     {"create", job_create},

@@ -266,6 +266,21 @@ def test_a_rate_limit_is_the_whole_companys(make_world: Callable[..., World], hu
     assert hub.requests() == []
 
 
+def test_a_call_that_takes_longer_than_its_lease(make_world: Callable[..., World], hub: HubProcess, redis: Redis) -> None:
+    """The lease is renewed while the call runs: the other node waits for it, and asks nobody."""
+    one, two = cluster(make_world, redis, 2, settings={"limits.wait": "30s"})
+    facts = fresh(hub, 1000)
+    info = f"/api/models/{facts['repo']}"
+    hub.fault(info, latency_ms=7000)                      # a lease is 4 s
+    hub.reset_stats()
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(one.get, info, "reader", timeout=60)
+        procs.wait_until("its call", lambda: hub.requests(contains=info))
+        second = pool.submit(two.get, info, "reader", timeout=60)
+        assert (first.result().status, second.result().status) == (200, 200)
+    assert sum(calls(hub).values()) == 1, calls(hub)
+
+
 def test_the_node_that_calls_dies(make_world: Callable[..., World], hub: HubProcess, redis: Redis) -> None:
     """Its lease runs out, the others go on."""
     one, two = cluster(make_world, redis, 2)

@@ -15,6 +15,7 @@ static struct {
     atomic_int slow_ms;
     atomic_int free_after_drop; /* 1: who drops the fence may take it then */
     atomic_int takes, drops;
+    atomic_bool whole; /* the lease says where it is, and is not renewed */
     _Atomic int64_t life_ms;
     _Atomic uint64_t mine;
 } redis;
@@ -31,6 +32,7 @@ static int fake_take(struct cache *c, struct gw_str name, uint64_t mine, int64_t
     atomic_store(&redis.mine, mine);
     memset(out, 0, sizeof(*out));
     out->fence = atomic_load(&redis.fence);
+    out->ends_ms = gw_wall_ms() + (atomic_load(&redis.whole) ? 600000 : 6000);
     if (rc == GW_CONFLICT && mine != 0 && mine == out->fence) {
         rc = GW_OK; /* a renewal */
     }
@@ -258,6 +260,37 @@ static void test_has_nothing_any_more(void **state) /* then the lease means noth
     assert_int_equal(sent(w->hub), SIZE);
 }
 
+/* Whoever made it whole is gone, or stopped: its lease would last for minutes. It becomes ours, so
+ * that the others follow us. */
+static void test_whole_and_gone(void **state)
+{
+    struct world *w = *state;
+    struct response r = {0};
+
+    snprintf(redis.url, sizeof(redis.url), "http://127.0.0.1:1");
+    atomic_store(&redis.rc, GW_CONFLICT);
+    atomic_store(&redis.whole, true);
+    atomic_store(&redis.free_after_drop, 1);
+    fetch(w, &r);
+    assert_int_equal(atomic_load(&redis.drops), 1);
+    assert_int_equal(sent(w->hub), SIZE);
+}
+
+static void test_whole_and_silent(void **state)
+{
+    struct world *w = *state;
+    struct response r = {0};
+
+    w->cache->options.upstream.stall_timeout_ms = 60000;
+    atomic_store(&redis.rc, GW_CONFLICT);
+    atomic_store(&redis.whole, true);
+    atomic_store(&redis.free_after_drop, 1);
+    atomic_store(&w->peer->hang_times, 100);
+    fetch(w, &r);
+    assert_int_equal(atomic_load(&redis.drops), 1);
+    assert_int_equal(sent(w->hub), SIZE);
+}
+
 static void test_cut_once(void **state) /* it goes on at the same node */
 {
     struct world *w = *state;
@@ -417,6 +450,8 @@ int main(void)
         TEST(test_ranges_of_theirs),
         TEST(test_bad_nodes),
         TEST(test_has_nothing_any_more),
+        TEST(test_whole_and_gone),
+        TEST(test_whole_and_silent),
         TEST(test_cut_once),
         TEST(test_wrong_bytes),
         TEST(test_theirs_ends),

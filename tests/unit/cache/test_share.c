@@ -442,6 +442,21 @@ static void one_holds_a_lease(void **state)
     assert_true(second.fence > first.fence);
     assert_string_equal(second.node_url, "https://b.test");
 
+    /* renewed, never taken */
+    assert_int_equal(
+        cache_lease_renew(b.f.cache, GW_STR("fill/abc"), second.fence, 120000, soon(), &b.f.err),
+        GW_OK);
+    assert_true(ASK(&redis, GW_STR("PTTL"), lease_key())->number > 60000);
+    assert_int_equal(
+        cache_lease_renew(a.f.cache, GW_STR("fill/abc"), first.fence, 60000, soon(), &a.f.err),
+        GW_CONFLICT);
+    assert_int_equal(
+        cache_lease_drop(b.f.cache, GW_STR("fill/abc"), second.fence, soon(), &b.f.err), GW_OK);
+    assert_int_equal(
+        cache_lease_renew(b.f.cache, GW_STR("fill/abc"), second.fence, 60000, soon(), &b.f.err),
+        GW_CONFLICT);
+    assert_int_equal(lease(&b, 0, 60000, &second), GW_OK); /* so nobody had it */
+
     /* a holder that slept over its end finds it with another */
     assert_int_equal(lease(&a, first.fence, 60000, &seen), GW_CONFLICT);
     assert_int_equal(seen.fence, second.fence);
