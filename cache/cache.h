@@ -36,7 +36,7 @@
 #define CACHE_RECORD_MAX (8u << 20) /* bytes of a record's value */
 
 /* ---- shared memory of all workers of all cycles: fixed tables and atomics, no allocation ---- */
-#define CACHE_SHARED_VERSION 7u
+#define CACHE_SHARED_VERSION 8u
 struct cache_slot {
     /* Goes up at every claim; with the slot number it names an owner, never a bare pid. */
     _Atomic uint32_t generation;
@@ -60,7 +60,8 @@ struct cache_counters {
     _Atomic uint64_t upstream_calls, upstream_failures, upstream_bytes;
     /* names and blobs; values that are wrong (also misses); calls that no server answered */
     _Atomic uint64_t share_hits, share_misses, share_rejected, share_errors;
-    _Atomic uint64_t node_bytes; /* of large files, from other nodes */
+    _Atomic uint64_t node_bytes;   /* of large files, from other nodes */
+    _Atomic uint64_t node_refused; /* requests of nodes that are not of this cluster */
 };
 /* What upstream allows (limit.c): one gateway is one account, its budget is the whole company's. */
 enum cache_limit_kind {
@@ -328,6 +329,8 @@ int cache_lease_job(struct cache *c, struct gw_str key, int64_t deadline_ms, str
  * minute of now_s (wall)? false without a key. */
 bool cache_node_credential_ok(const struct cache *c, struct gw_str method, struct gw_str digest,
                               struct gw_str value, int64_t now_s);
+/* Any thread. Is it at least such a credential, whoever signed it? false without a key. */
+bool cache_node_credential_formed(const struct cache *c, struct gw_str digest, struct gw_str value);
 /* The revocation stream: tells all nodes that a record of data/ changed (CACHE_TOKEN,
  * CACHE_SUBJECT, CACHE_REF of a private repo). */
 int cache_share_tell(struct cache *c, enum cache_kind kind, struct gw_str name, int64_t deadline_ms,

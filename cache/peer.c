@@ -65,21 +65,42 @@ void cache_node_credential(const struct cache *c, struct gw_str method, struct g
     snprintf(out, CACHE_NODE_CREDENTIAL_MAX, SCHEME "%" PRId64 ".%s", now_s, hex);
 }
 
+/* "Hubgate-Node <time>.<64 characters>" */
+static bool credential_parse(struct gw_str value, uint64_t *then, struct gw_str *mac)
+{
+    struct gw_str scheme = GW_STR(SCHEME), rest = gw_str_sub(value, scheme.n, value.n), text;
+
+    if (!gw_str_starts(value, scheme) || !gw_str_split(&rest, '.', &text) || rest.n != 64 ||
+        text.n > 12 || !gw_str_u64(text, then)) {
+        return false;
+    }
+    *mac = rest;
+    return true;
+}
+
+bool cache_node_credential_formed(const struct cache *c, struct gw_str digest, struct gw_str value)
+{
+    struct gw_str mac;
+    uint64_t then;
+
+    return c->options.share.cluster_key.n != 0 && cache_digest_valid(digest) &&
+           credential_parse(value, &then, &mac);
+}
+
 bool cache_node_credential_ok(const struct cache *c, struct gw_str method, struct gw_str digest,
                               struct gw_str value, int64_t now_s)
 {
-    struct gw_str scheme = GW_STR(SCHEME), rest = gw_str_sub(value, scheme.n, value.n), text;
+    struct gw_str mac;
     uint64_t then;
     char hex[65];
 
     if (c->options.share.cluster_key.n == 0 || !cache_digest_valid(digest) || method.n > 16 ||
-        !gw_str_starts(value, scheme) || !gw_str_split(&rest, '.', &text) || rest.n != 64 ||
-        text.n > 12 || !gw_str_u64(text, &then) || (int64_t)then < now_s - CLOCKS_DIFFER_S ||
+        !credential_parse(value, &then, &mac) || (int64_t)then < now_s - CLOCKS_DIFFER_S ||
         (int64_t)then > now_s + CLOCKS_DIFFER_S) {
         return false;
     }
     credential_mac(c->options.share.cluster_key, method, digest, (int64_t)then, hex);
-    return gw_equal_secret(hex, rest.p, 64);
+    return gw_equal_secret(hex, mac.p, 64);
 }
 
 /* ---- nodes that are not asked for a while; under the mutex ---- */
@@ -188,7 +209,8 @@ void lease_source_failed(struct fill *f, enum fill_failure kind, int sys, bool m
 
         f->lease.broken = moved ? 1 : f->lease.broken + 1;
         f->lease.theirs_gone = (kind == FILL_STATUS && sys == 404) ||
-                               (kind == FILL_NETWORK && !moved && f->lease.theirs_whole);
+                               (kind == FILL_NETWORK && !moved &&
+                                (f->lease.theirs_whole || f->lease.broken >= BROKEN_MAX));
         if (kind == FILL_NETWORK) {
             if (f->lease.broken >= BROKEN_MAX) {
                 ban(t, url, "", now + BAN_BROKEN_MS);

@@ -2,7 +2,7 @@
 /*
  * node.c - "/-/blob/<digest>": another node of the cluster fetches what this one holds or fetches.
  * It shows a MAC under the cluster key; policy was asked there, about the file that led to this
- * digest. For everybody else there is no such route.
+ * digest. For everybody else there is no such route; a node with another key is told so.
  */
 #include "gateway/internal.h"
 
@@ -66,9 +66,16 @@ int serve_node(struct gateway *gw, struct gateway_request *req, struct gateway_a
     int rc;
 
     if (st->target.allow != NULL || req->n_authorization != 1 ||
-        !cache_node_credential_ok(gw->cache, req->method, st->target.path, req->authorization,
-                                  gw_wall_ms() / 1000))
+        !cache_node_credential_formed(gw->cache, st->target.path, req->authorization))
         return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
+    if (!cache_node_credential_ok(gw->cache, req->method, st->target.path, req->authorization,
+                                  gw_wall_ms() / 1000)) {
+        atomic_fetch_add(&gw->shared->cache.counters.node_refused, 1);
+        return answer_refuse(gw, req, ans, HUB_BLOCKED,
+                             GW_STR("This node has another cluster key (cluster_key_file), or its "
+                                    "clock differs by more than a minute."),
+                             0);
+    }
     st->node = true;
     st->digest = st->target.path;
     rc = answer_blob(gw, req, ans);
