@@ -73,6 +73,8 @@ int gw_json_reader_feed(struct gw_json_reader *r, struct gw_str bytes,
                         struct gw_error *err) GW_MUST_CHECK;
 /* No more bytes come. GW_INVALID: the document is not finished. */
 int gw_json_reader_finish(struct gw_json_reader *r, struct gw_error *err) GW_MUST_CHECK;
+/* The next document with the same reader, whatever became of the last one. */
+void gw_json_reader_again(struct gw_json_reader *r);
 void gw_json_reader_free(struct gw_json_reader *r);
 
 /* ---- writing: the one quoter for JSON ---- */

@@ -100,6 +100,12 @@ struct gw_json_reader *gw_json_reader_new(size_t max_token, gw_json_on_event on,
     return r;
 }
 
+void gw_json_reader_again(struct gw_json_reader *r)
+{
+    *r = (struct gw_json_reader){
+        .on = r->on, .ctx = r->ctx, .token_max = r->token_max, .state = VALUE};
+}
+
 void gw_json_reader_free(struct gw_json_reader *r)
 {
     gw_free(r);

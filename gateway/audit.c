@@ -66,8 +66,8 @@ static void put_resource(struct gw_buf *out, const struct gateway_state *st)
     put_text(out, "revision", o->revision, HUB_REVISION_MAX);
     if (o->commit.n)
         put_text(out, "commit", o->commit, 40);
-    if (st->target.path.n)
-        put_text(out, "path", st->target.path, 1024);
+    if (st->target.path.n || o->path.n) /* the object's: of a write, the file that was refused */
+        put_text(out, "path", st->target.path.n ? st->target.path : o->path, 1024);
     if (st->digest.n)
         put_text(out, "digest", st->digest, 64);
     gw_buf_add_char(out, '}');

@@ -5,6 +5,7 @@
  */
 #include "gateway/jobs.h"
 #include "gateway/record.h"
+#include "gateway/rights.h"
 #include "gateway/upload.h"
 
 static int fields_of(struct gateway_job *job, size_t n, struct repo_id *id)
@@ -195,22 +196,49 @@ static void put_mode(struct gw_buf *out, struct repo *r, const char commit[41],
                       oid.n == 0 && repo_is_ignored(ignore, f->path), oid);
 }
 
-/* key: preupload, type, ns, name, request, revision; arg: the body */
+/* The first file that may not be written: the job's text is its path. */
+static int check_paths(struct gateway_job *job, const struct repo_id *id,
+                       const struct policy_subject *who, const struct hub_preupload *p)
+{
+    struct rights r = {
+        .policy = job->gw->policy,
+        .subject = *who,
+        .object = {id->type, id->ns, id->name, job->fields[6], GW_STR(""), GW_STR("")},
+        .now_ms = gw_wall_ms(),
+        .refused = GW_STR(""),
+        .a = &job->arena};
+    int rc = GW_OK;
+
+    for (size_t i = 0; rc == GW_OK && i < p->n; i++)
+        rc = rights_path(&r, p->files[i].path, &job->result.err);
+    if (rc == GW_FORBIDDEN)
+        job->result.text = r.refused;
+    return rc;
+}
+
+/* key: preupload, type, ns, name, request, revision, and as the policy is asked; arg: who asks, the
+ * body */
 int job_preupload(struct gateway_job *job)
 {
     struct gw_error *err = &job->result.err;
     const struct repo_rules *rules = NULL;
     const struct repo_ignore *ignore = NULL;
+    struct gw_str body = job->arg;
+    struct policy_subject who;
     struct hub_preupload p;
     struct repo *r = NULL;
     struct repo_id id;
     struct gw_buf out;
     char commit[41];
-    int rc = fields_of(job, 6, &id);
+    int rc = fields_of(job, 7, &id);
 
     gw_buf_init(&out, 16u << 20);
+    if (rc == GW_OK && !rights_subject_take(&who, &body, &job->arena))
+        rc = gw_fail(err, GW_INVALID, 0, "preupload: who asks");
     if (rc == GW_OK)
-        rc = hub_preupload_parse(&p, job->arg, &job->arena, err);
+        rc = hub_preupload_parse(&p, body, &job->arena, err);
+    if (rc == GW_OK)
+        rc = check_paths(job, &id, &who, &p);
     if (rc == GW_OK)
         rc = repo_open(&r, job->gw->config->data, &id, err);
     if (rc == GW_OK)

@@ -455,7 +455,7 @@ void gateway_job_done(struct gateway_job *job)
     if (job->result.status != GW_OK && job->result.status != GW_UNAVAILABLE &&
         job->result.status != GW_TIMEOUT && job->result.status != GW_UNAUTHENTICATED &&
         job->result.status != GW_NOT_FOUND && job->result.status != GW_CANCELLED &&
-        job->result.status != GW_CONFLICT)
+        job->result.status != GW_CONFLICT && job->result.status != GW_FORBIDDEN)
         gw_log_write(&gw->log, GW_LOG_WARN, "job " GW_STR_FMT ": %s", GW_STR_ARG(job->fields[0]),
                      job->result.err.text);
     if (job->again) {

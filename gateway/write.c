@@ -4,6 +4,7 @@
  * words that hub clients take apart (docs/clients.md). The work is in jobs_write.c.
  */
 #include "gateway/internal.h"
+#include "gateway/rights.h"
 #include "gateway/upload.h"
 
 #include <errno.h>
@@ -22,24 +23,11 @@ struct gw_str write_author(struct gw_arena *a, const struct gateway_identity *wh
                            GW_STR_ARG(who->email));
 }
 
-static struct policy_object object_of(const struct hub_target *t)
-{
-    return (struct policy_object){
-        .type = gw_str_c(hub_type_name(t->type)),
-        .ns = t->ns.n ? t->ns : GW_STR("_"),
-        .name = t->name,
-        /* a proposal writes to a ref of its own, not to its base */
-        .revision = t->create_pr ? GW_STR("refs/pr/0") : t->revision,
-        .commit = GW_STR(""),
-        .path = GW_STR(""),
-    };
-}
-
 int write_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                 const struct hub_target *t)
 {
     struct gateway_state *st = req->state;
-    struct policy_object object = object_of(t);
+    struct policy_object object = rights_object(t);
     int rc = admit(gw, req, ans, &object, t->action);
 
     if (rc != GW_OK)
@@ -281,6 +269,14 @@ int write_ref(struct gateway *gw, struct gateway_request *req, struct gateway_an
         if (rc != GW_OK)
             return bad_body(gw, req, ans, &err);
     }
+    if (make && tag && word.n != 0) { /* the address has where it points, the body its name */
+        struct hub_target named = *t;
+
+        named.revision = word;
+        rc = write_admit(gw, req, ans, &named);
+        if (rc != GW_OK)
+            return rc == GW_AGAIN ? rc : GW_OK;
+    }
     want = want_of(req, "ref", t,
                    FACT_JOIN(a, tag ? GW_STR("tag") : GW_STR("branch"),
                              make ? GW_STR("make") : GW_STR("drop"), t->revision),
@@ -349,10 +345,18 @@ int write_preupload(struct gateway *gw, struct gateway_request *req, struct gate
 
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
-    want = want_of(req, "preupload", t, t->revision, req->body);
+    want =
+        want_of(req, "preupload", t, FACT_JOIN(&st->arena, t->revision, rights_object(t).revision),
+                gw_arena_printf(&st->arena, GW_STR_FMT GW_STR_FMT,
+                                GW_STR_ARG(rights_subject_text(&st->arena, &st->who.subject)),
+                                GW_STR_ARG(req->body)));
+    if (want.arg.p == NULL)
+        return GW_NO_MEMORY;
     rc = fact_need(gw, req, &want, &r, &err);
     if (rc == GW_AGAIN)
         return rc;
+    if (rc == GW_FORBIDDEN && err.sys == EACCES)
+        return rights_refuse(gw, req, ans, t, r->text);
     if (rc != GW_OK)
         return write_failure(gw, req, ans, &err);
     if (will_use_xet(req->user_agent) &&
@@ -370,6 +374,7 @@ struct commit_body { /* the sink's store: what the lines have said so far */
     struct hub_commit_reader *reader;
     struct repo_change *change;
     struct gw_str message, parent;
+    struct rights rights;
 };
 
 static int on_header(void *ctx, struct gw_str summary, struct gw_str description,
@@ -406,12 +411,15 @@ static int on_remove(void *ctx, struct gw_str path, bool folder, struct gw_error
 static int commit_open(struct upload *u, struct gw_error *err)
 {
     static const struct hub_commit_sink lines = {on_header, on_file, on_object, on_remove};
-    struct commit_body *b = gw_arena_alloc(&u->arena, sizeof(*b));
+    struct commit_body *b = u->store;
+    int rc;
 
-    u->store = b;
-    if (b == NULL || (b->reader = hub_commit_reader_new(&lines, u)) == NULL)
+    if ((b->reader = hub_commit_reader_new(&lines, u)) == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "not enough memory");
-    return repo_change_open(&b->change, u->config->data, &u->id, u->revision, err);
+    rc = repo_change_open(&b->change, u->config->data, &u->id, u->revision, err);
+    if (rc == GW_OK)
+        repo_change_ask(b->change, rights_path, &b->rights);
+    return rc;
 }
 
 static int commit_write(struct upload *u, struct gw_str bytes, struct gw_error *err)
@@ -479,8 +487,12 @@ static int begin_commit(struct gateway *gw, struct gateway_request *req, struct 
     static const struct upload_sink sink = {commit_open, commit_write, commit_finish, commit_close};
     const struct hub_target *t = &req->state->target;
     struct upload *u = upload_new(gw, req, &sink, COMMIT_BYTES_MAX);
+    struct commit_body *b;
 
     if (u == NULL)
+        return GW_NO_MEMORY;
+    u->store = b = gw_arena_alloc(&u->arena, sizeof(*b));
+    if (b == NULL || !rights_copy(&b->rights, gw, req->state, t, &u->arena))
         return GW_NO_MEMORY;
     u->id = (struct repo_id){gw_str_c(hub_type_name(t->type)), gw_arena_dup(&u->arena, t->ns),
                              gw_arena_dup(&u->arena, t->name)};
@@ -531,6 +543,9 @@ int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway
     rc = upload_finish(gw, req, &commit, &err);
     if (rc == GW_AGAIN)
         return rc;
+    if (rc == GW_FORBIDDEN && err.sys == EACCES)
+        return rights_refuse(gw, req, ans, &st->target,
+                             ((struct commit_body *)st->upload->store)->rights.refused);
     if (rc != GW_OK)
         return write_failure(gw, req, ans, &err);
     repack_later(gw, req);

@@ -37,8 +37,9 @@ static const char *const members[MEMBERS] = {"path",         "content", "encodin
 struct hub_commit_reader {
     const struct hub_commit_sink *sink;
     void *ctx;
-    struct gw_json_reader *json; /* of the line; NULL between lines */
-    struct gw_error error;       /* of a callback */
+    struct gw_json_reader *json; /* of all lines: its memory is too much to be made for each */
+    bool in_line;
+    struct gw_error error; /* of a callback */
     unsigned long line;
     size_t line_bytes;
     bool header_seen;
@@ -216,12 +217,10 @@ static int run_line(struct hub_commit_reader *r)
 
 /* ---- lines ---- */
 
-static int begin_line(struct hub_commit_reader *r)
+static void begin_line(struct hub_commit_reader *r)
 {
-    r->json = gw_json_reader_new(HUB_COMMIT_LINE_MAX, on_event, r);
-    if (r->json == NULL) {
-        return gw_fail(&r->error, GW_NO_MEMORY, 0, "no memory for a commit");
-    }
+    gw_json_reader_again(r->json);
+    r->in_line = true;
     r->line++;
     r->line_bytes = 0;
     r->member = OTHER;
@@ -231,7 +230,6 @@ static int begin_line(struct hub_commit_reader *r)
         gw_buf_reset(&r->text[i]);
         r->set[i] = false;
     }
-    return GW_OK;
 }
 
 /* The reader's own error when it has one (a callback, ours), else the JSON parser's. */
@@ -253,8 +251,7 @@ static int end_line(struct hub_commit_reader *r, struct gw_error *err)
     struct gw_error json = {0};
     int rc = gw_json_reader_finish(r->json, &json);
 
-    gw_json_reader_free(r->json);
-    r->json = NULL;
+    r->in_line = false;
     if (rc != GW_OK) {
         return line_failed(r, rc, &json, err);
     }
@@ -280,14 +277,11 @@ static int feed_line(struct hub_commit_reader *r, struct gw_str bytes, struct gw
     struct gw_error json = {0};
     int rc;
 
-    if (r->json == NULL) {
+    if (!r->in_line) {
         if (is_blank(bytes)) {
             return GW_OK;
         }
-        rc = begin_line(r);
-        if (rc != GW_OK) {
-            return line_failed(r, rc, &json, err);
-        }
+        begin_line(r);
     }
     r->line_bytes += bytes.n;
     if (r->line_bytes > HUB_COMMIT_LINE_MAX) {
@@ -307,7 +301,7 @@ int hub_commit_reader_feed(struct hub_commit_reader *r, struct gw_str bytes, str
         size_t n = newline != NULL ? (size_t)(newline - bytes.p) : bytes.n;
         int rc = feed_line(r, gw_str_sub(bytes, 0, n), err);
 
-        if (rc == GW_OK && newline != NULL && r->json != NULL) {
+        if (rc == GW_OK && newline != NULL && r->in_line) {
             rc = end_line(r, err);
         }
         if (rc != GW_OK) {
@@ -320,7 +314,7 @@ int hub_commit_reader_feed(struct hub_commit_reader *r, struct gw_str bytes, str
 
 int hub_commit_reader_finish(struct hub_commit_reader *r, struct gw_error *err)
 {
-    int rc = r->json != NULL ? end_line(r, err) : GW_OK; /* huggingface.js: no newline at the end */
+    int rc = r->in_line ? end_line(r, err) : GW_OK; /* huggingface.js: no newline at the end */
 
     if (rc == GW_OK && !r->header_seen) {
         rc = gw_fail(err, GW_INVALID, 0, "the commit has no header");
@@ -333,6 +327,11 @@ struct hub_commit_reader *hub_commit_reader_new(const struct hub_commit_sink *si
     struct hub_commit_reader *r = gw_alloc(sizeof(*r));
 
     if (r == NULL) {
+        return NULL;
+    }
+    r->json = gw_json_reader_new(HUB_COMMIT_LINE_MAX, on_event, r);
+    if (r->json == NULL) {
+        gw_free(r);
         return NULL;
     }
     r->sink = sink;

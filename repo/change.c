@@ -51,6 +51,8 @@ struct repo_change {
     struct gw_str attributes;       /* the root's, as this commit puts it; p == NULL: it does not */
     struct change *list;
     size_t n, cap;
+    repo_may may; /* NULL: all is allowed */
+    void *may_ctx;
 };
 
 static int no_memory(struct gw_error *err)
@@ -193,6 +195,12 @@ void repo_change_close(struct repo_change *c)
 
 /* ---- one change ---- */
 
+void repo_change_ask(struct repo_change *c, repo_may may, void *ctx)
+{
+    c->may = may;
+    c->may_ctx = ctx;
+}
+
 static int check_path(struct gw_str path, struct gw_error *err)
 {
     struct gw_str rest = path, part;
@@ -214,6 +222,13 @@ static int check_path(struct gw_str path, struct gw_error *err)
         }
     }
     return GW_OK;
+}
+
+static int check_file(const struct repo_change *c, struct gw_str path, struct gw_error *err)
+{
+    int rc = check_path(path, err);
+
+    return rc == GW_OK && c->may != NULL ? c->may(c->may_ctx, path, err) : rc;
 }
 
 static struct change *add_change(struct repo_change *c, struct gw_str path, enum change_kind kind,
@@ -310,7 +325,7 @@ int repo_change_put(struct repo_change *c, struct gw_str path, struct gw_str byt
 {
     char sha256[65];
     uint64_t size;
-    int rc = check_path(path, err);
+    int rc = check_file(c, path, err);
 
     if (rc != GW_OK) {
         return rc;
@@ -343,7 +358,7 @@ int repo_change_put_object(struct repo_change *c, struct gw_str path, struct gw_
                            uint64_t size, struct gw_error *err)
 {
     uint64_t held;
-    int rc = check_path(path, err);
+    int rc = check_file(c, path, err);
 
     if (rc == GW_OK && !gw_is_hex_lower(sha256, 64)) {
         rc = refuse(err, path, "an object is named by its sha256 in lower-case hex");
@@ -365,7 +380,7 @@ int repo_change_remove(struct repo_change *c, struct gw_str path, bool folder, s
     if (folder && path.n > 1 && path.p[path.n - 1] == '/') {
         path.n--; /* "sub/" is what some clients say (hub-write 2.5) */
     }
-    rc = check_path(path, err);
+    rc = folder ? check_path(path, err) : check_file(c, path, err); /* its files: at the commit */
     if (rc == GW_OK && gw_str_eq_c(path, ATTRIBUTES)) {
         c->attributes = GW_STR("");
     }
@@ -532,6 +547,48 @@ static int judge(const struct overlay *o, const struct folder *f, size_t name_en
     return GW_OK;
 }
 
+struct ask_below {
+    const struct repo_change *c;
+    struct gw_str folder;
+    int rc;
+    struct gw_error *err;
+};
+
+static int ask_file(const char *root, const git_tree_entry *e, void *ctx)
+{
+    struct ask_below *x = ctx;
+    char path[2 * REPO_PATH_MAX];
+    int n;
+
+    if (git_tree_entry_type(e) == GIT_OBJECT_TREE) {
+        return 0;
+    }
+    n = snprintf(path, sizeof(path), GW_STR_FMT "/%s%s", GW_STR_ARG(x->folder), root,
+                 git_tree_entry_name(e));
+    x->rc = n > 0 && (size_t)n < sizeof(path)
+                ? x->c->may(x->c->may_ctx, (struct gw_str){path, (size_t)n}, x->err)
+                : gw_fail(x->err, GW_CORRUPT, 0, "a path is too long");
+    return x->rc == GW_OK ? 0 : -1;
+}
+
+/* Whoever removes a folder removes each of its files. */
+static int ask_folder(const struct overlay *o, struct gw_str folder, const git_tree_entry *old,
+                      struct gw_error *err)
+{
+    struct ask_below x = {.c = o->c, .folder = folder, .rc = GW_OK, .err = err};
+    git_tree *tree = NULL;
+
+    if (o->c->may == NULL) {
+        return GW_OK;
+    }
+    if (git_tree_lookup(&tree, o->git, git_tree_entry_id(old)) < 0 ||
+        (git_tree_walk(tree, GIT_TREEWALK_PRE, ask_file, &x) < 0 && x.rc == GW_OK)) {
+        x.rc = repo_git_fail(err, "read a folder of %s", o->c->place.path);
+    }
+    git_tree_free(tree);
+    return x.rc;
+}
+
 /* All changes of one name, f, laid over its entry of the base, if there is one. */
 static int overlay_name(struct overlay *o, const struct folder *f, struct gw_str name,
                         const git_tree_entry *old, struct listing *l, struct gw_error *err)
@@ -542,6 +599,9 @@ static int overlay_name(struct overlay *o, const struct folder *f, struct gw_str
     uint8_t oid[REPO_OID_BYTES];
     int rc = judge(o, f, f->skip + name.n, is_file, is_folder, &r, err);
 
+    if (rc == GW_OK && is_folder && r.wiped != f->wiped) {
+        rc = ask_folder(o, gw_str_sub(o->list[f->at].path, 0, f->skip + name.n), old, err);
+    }
     if (rc != GW_OK) {
         return rc;
     }

@@ -81,6 +81,11 @@ struct repo_change; /* one thread at a time */
 int repo_change_open(struct repo_change **out, const char *data_dir, const struct repo_id *id,
                      struct gw_str branch, struct gw_error *err) GW_MUST_CHECK;
 void repo_change_close(struct repo_change *c); /* NULL is fine */
+/* may is asked for each path that is put or removed, and at the commit for each file below a folder
+ * that is removed; what it returns other than GW_OK is returned. Not for the root's .gitattributes
+ * where the commit completes it by itself. Without it, all is allowed. */
+typedef int (*repo_may)(void *ctx, struct gw_str path, struct gw_error *err);
+void repo_change_ask(struct repo_change *c, repo_may may, void *ctx);
 /* A file of up to 10 MiB; one that the branch's .gitattributes name for LFS is stored so.
  * @return GW_OK; GW_INVALID (a path that no repository may hold: why); GW_TOO_LARGE (bytes, or
  * REPO_CHANGES_MAX) */

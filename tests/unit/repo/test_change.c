@@ -62,6 +62,15 @@ static int commit_on(struct repo_change *c, const char *parent, struct gw_error 
     return rc;
 }
 
+/* Nothing called "locked" is touched. */
+static int ask(void *ctx, struct gw_str path, struct gw_error *err)
+{
+    ++*(unsigned *)ctx;
+    return memmem(path.p, path.n, "locked", 6) == NULL
+               ? GW_OK
+               : gw_fail(err, GW_FORBIDDEN, 7, GW_STR_FMT, GW_STR_ARG(path));
+}
+
 static void committed(struct repo_change *c)
 {
     struct gw_error err;
@@ -292,6 +301,47 @@ static void test_objects(void **state)
     assert_no_temp();
 }
 
+/* Who may write is asked about each file, also about those that go with their folder. */
+static void test_asked_for_each_file(void **state)
+{
+    struct repo_change *c = begun();
+    struct gw_error err;
+    unsigned asked = 0;
+
+    put_file(c, "d/locked/x", "1");
+    put_file(c, "d/free/y", "2");
+    put_file(c, "e/z", "3");
+    committed(c);
+    c = begun();
+    repo_change_ask(c, ask, &asked);
+    assert_int_equal(repo_change_put(c, GW_STR("locked"), GW_STR("x"), &err), GW_FORBIDDEN);
+    assert_int_equal(repo_change_remove(c, GW_STR("d/locked/x"), false, &err), GW_FORBIDDEN);
+    assert_int_equal(repo_change_put_object(c, GW_STR("locked.bin"), GW_STR("00"), 1, &err),
+                     GW_FORBIDDEN);
+    assert_int_equal(asked, 3);
+    assert_int_equal(repo_change_put(c, GW_STR("../locked"), GW_STR("x"), &err), GW_INVALID);
+    drop(c, "d", true);
+    assert_int_equal(asked, 3); /* its files: at the commit */
+    assert_int_equal(commit_on(c, "", &err), GW_FORBIDDEN);
+    assert_int_equal(err.sys, 7);
+    assert_string_equal(err.text, "d/locked/x");
+    c = begun();
+    repo_change_ask(c, ask, &asked);
+    drop(c, "d/locked", true);
+    put_file(c, "d/loc", "1");
+    assert_int_equal(commit_on(c, "", &err), GW_FORBIDDEN);
+    asked = 0;
+    c = begun();
+    repo_change_ask(c, ask, &asked);
+    drop(c, "d/free", true);
+    drop(c, "e", true);
+    put_file(c, "d/new", "4");
+    committed(c);
+    assert_int_equal(asked, 3);
+    assert_sh("100644 .gitattributes\n100644 d/locked/x\n100644 d/new", LS);
+    assert_no_temp();
+}
+
 static void test_branches(void **state)
 {
     struct gw_error err;
@@ -510,6 +560,7 @@ int main(void)
         cmocka_unit_test_setup(test_refused, fresh),
         cmocka_unit_test_setup(test_refused_at_the_commit, fresh),
         cmocka_unit_test_setup(test_objects, fresh),
+        cmocka_unit_test_setup(test_asked_for_each_file, fresh),
         cmocka_unit_test_setup(test_branches, fresh),
         cmocka_unit_test_setup(test_many_files, fresh),
         cmocka_unit_test_setup(test_squash, fresh),
