@@ -43,6 +43,21 @@ int admit_early(struct gateway *gw, struct gateway_request *req, struct gateway_
     return admit(gw, req, ans, o, action);
 }
 
+static struct gw_str lacks(enum policy_action a)
+{
+    static const char *const texts[POLICY_ACTION_COUNT] = {
+        [POLICY_READ] = "You may see this repository but not read it: ask its owner for access.",
+        [POLICY_WRITE] = "You may not write to this repository: ask its owner for access.",
+        [POLICY_CREATE] = "You may not create repositories in this namespace: ask its owner.",
+        [POLICY_DELETE] =
+            "You may not delete this repository, or the history of a branch: ask its owner.",
+        [POLICY_ADMIN] = "You may not change the name or the settings of this repository: ask its "
+                         "owner.",
+    };
+
+    return gw_str_c(texts[a]);
+}
+
 int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
           const struct policy_object *o, enum hub_action action)
 {
@@ -56,7 +71,13 @@ int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer
         return GW_OK;
     if (st->allowed) { /* the person may, this token may not */
         st->allowed = false;
-        answer_refuse(gw, req, ans, HUB_SCOPE, GW_STR(""), 0);
+        answer_refuse(
+            gw, req, ans, HUB_SCOPE,
+            st->who.role == POLICY_ROLE_READ
+                ? GW_STR("The role of this token is read, which does not allow this. Use a "
+                         "token with the role write.")
+                : GW_STR(""),
+            0);
         return GW_FORBIDDEN;
     }
     if (st->who.subject.kind == POLICY_ANONYMOUS) {
@@ -67,12 +88,7 @@ int admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer
     }
     if (may(gw, st, POLICY_DISCOVER, o, NULL)) {
         struct gw_str reason = policy_rule_reason(st->rule);
-        answer_refuse(
-            gw, req, ans, HUB_BLOCKED,
-            reason.n
-                ? reason
-                : GW_STR("You may see this repository but not read it: ask its owner for access."),
-            0);
+        answer_refuse(gw, req, ans, HUB_BLOCKED, reason.n ? reason : lacks(a), 0);
         return GW_FORBIDDEN;
     }
     answer_refuse(gw, req, ans, HUB_REPO_NOT_FOUND, GW_STR(""), 0);
