@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest powercut commitrace
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest powercut commitrace gcrace
 all: module command
 
 help: ## this list
@@ -108,6 +108,8 @@ powercut: all ## the power goes at N moments of writing to data/, and everything
 	@N=$(or $(N),300) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_powercut.py
 commitrace: all ## 8 writers of N (200) commits each, by two nodes on one data/
 	@N=$(or $(N),200) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_commitrace.py
+gcrace: all ## hubgate repo gc again and again beside 4 writers of N (60) uploads and commits each
+	@N=$(or $(N),60) BUILD="$(BUILD)" tests/run-e2e -q tests/e2e/test_gc.py
 ASAN := build-asan
 asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's source), module and command
 	@deploy/install-deps || [ $$? -eq 2 ]

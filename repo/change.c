@@ -35,7 +35,8 @@ struct change {
     struct gw_str path;
     uint32_t order; /* in which they came */
     enum change_kind kind;
-    bool lfs; /* a pointer */
+    bool lfs;           /* a pointer */
+    const char *sha256; /* then: 64 hex of what it points to; NULL otherwise */
     uint8_t oid[REPO_OID_BYTES];
 };
 
@@ -283,8 +284,14 @@ static int put_pointer(struct repo_change *c, struct gw_str path, struct gw_str 
 {
     char text[200];
     size_t n = repo_pointer_format(text, sha256, size);
+    int rc;
 
-    return put_blob(c, path, (struct gw_str){text, n}, true, err);
+    rc = put_blob(c, path, (struct gw_str){text, n}, true, err);
+    if (rc == GW_OK) {
+        c->list[c->n - 1].sha256 = gw_arena_dup(&c->a, sha256).p;
+        rc = c->list[c->n - 1].sha256 != NULL ? GW_OK : no_memory(err);
+    }
+    return rc;
 }
 
 /* Bytes that the attributes name for LFS: an object like any other, so that clones and reads agree.
@@ -836,6 +843,22 @@ static int complete_attributes(struct overlay *o, const uint8_t *base, struct gw
 
 /* ---- the commit ---- */
 
+/* What was here when it was named may be gone by now (gc.c). */
+static int look_again(void *ctx, const char *path, struct gw_error *err)
+{
+    const struct repo_change *c = ctx;
+    struct repo_place place = {.path = path};
+    uint64_t size;
+    int rc = GW_OK;
+
+    for (size_t i = 0; rc == GW_OK && i < c->n; i++) {
+        if (c->list[i].sha256 != NULL) {
+            rc = repo_object_size(&place, (struct gw_str){c->list[i].sha256, 64}, &size, err);
+        }
+    }
+    return rc;
+}
+
 static int changed_tree(void *ctx, git_repository *git, const uint8_t *base,
                         uint8_t tree[REPO_OID_BYTES], struct gw_error *err)
 {
@@ -901,6 +924,7 @@ int repo_change_commit(struct repo_change *c, struct gw_str message, struct gw_s
                            .ref = c->ref,
                            .parent = parent,
                            .make_tree = changed_tree,
+                           .prepare = look_again,
                            .ctx = c};
     int rc = check_parent(parent, err);
 

@@ -299,6 +299,10 @@ static int commit_once(const char *path, const struct repo_draft *s, char commit
     git_oid tip, made;
     int rc;
 
+    rc = s->prepare != NULL ? s->prepare(s->ctx, path, err) : GW_OK;
+    if (rc != GW_OK) {
+        return rc;
+    }
     if (repo_git_open(&git, &odb, path) < 0) {
         return repo_git_fail(err, "open %s", path);
     }

@@ -24,7 +24,8 @@
 #define TEMP_PREFIX "repo-"
 #define LOCK_SUFFIX ".lock"
 #define LOCK_POLL_MS 20
-#define LISTED_MAX 2000000u /* folders of one namespace, namespaces of one type */
+#define LOCK_OBJECTS_MS 30000 /* it is held for milliseconds */
+#define LISTED_MAX 2000000u   /* folders of one namespace, namespaces of one type */
 
 /* ---- version ---- */
 
@@ -100,7 +101,7 @@ static int fail_io(struct gw_error *err, const char *verb, const char *path)
 
 /* A file and flock, not a lock file: the kernel lets go of it when its owner dies. A file and not
  * the folder: over NFS an exclusive flock needs a descriptor that may write. */
-int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
+static int lock_file(int *fd, const char *path, int how, int64_t wait_ms, struct gw_error *err)
 {
     int64_t deadline = gw_mono_ms() + wait_ms;
     int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
@@ -109,7 +110,7 @@ int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
     if (lock < 0) {
         return fail_io(err, "open", path);
     }
-    while (flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    while (flock(lock, how | LOCK_NB) != 0) {
         struct timespec pause = {.tv_nsec = LOCK_POLL_MS * 1000000L};
 
         if (errno != EWOULDBLOCK && errno != EINTR) {
@@ -133,6 +134,22 @@ int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
     }
     *fd = lock;
     return GW_OK;
+}
+
+int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err)
+{
+    return lock_file(fd, path, LOCK_EX, wait_ms, err);
+}
+
+int repo_objects_lock(int *fd, const char *data_dir, bool alone, struct gw_error *err)
+{
+    char path[4096];
+    int n = snprintf(path, sizeof(path), "%s/.lfs.lock", data_dir);
+
+    if (n < 0 || (size_t)n >= sizeof(path)) {
+        return gw_fail(err, GW_IO, ENAMETOOLONG, "the path of the data folder is too long");
+    }
+    return lock_file(fd, path, alone ? LOCK_EX : LOCK_SH, LOCK_OBJECTS_MS, err);
 }
 
 void repo_unlock(int fd)

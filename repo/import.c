@@ -23,11 +23,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define OBJECTS_MAX (64u << 20) /* bytes: a million of them */
 #define ATTRIBUTES ".gitattributes"
 #define CHUNK_BYTES (1u << 20)
 #define FOLDER_ARENA_MAX (512u << 20) /* names of one folder */
 #define LINK_MAX 4096u
+#define OBJECTS_MAX (1u << 30) /* 64 bytes each */
 #define PROGRESS_EVERY_MS 100
 #define OBJECT_MODE 0440
 
@@ -207,7 +207,7 @@ static int write_object(struct import *c, int in, const char *temp, const struct
         gw_hex_encode(hex, sha, sizeof(sha));
         rc = repo_object_store(c->data_dir, temp, (struct gw_str){hex, 64}, e->size, err);
     }
-    unlink(temp); /* it has its name in data/lfs, or is gone into it */
+    unlink(temp); /* it has its name in data/lfs */
     return rc;
 }
 
@@ -845,6 +845,19 @@ static int walk_twice(struct import *c, const char *dir, struct gw_str type, str
     return rc;
 }
 
+/* As uploads do: the repository holds what it names. */
+static int link_objects(void *ctx, const char *path, struct gw_error *err)
+{
+    const struct import *c = ctx;
+    struct repo_place place = {.path = path};
+    int rc = GW_OK;
+
+    for (size_t i = 0; rc == GW_OK && i + 64 <= c->objects.n; i += 64) {
+        rc = repo_object_link(c->data_dir, &place, (struct gw_str){c->objects.p + i, 64}, err);
+    }
+    return rc;
+}
+
 static int imported_tree(void *ctx, struct git_repository *git, const uint8_t *base,
                          uint8_t tree[REPO_OID_BYTES], struct gw_error *err)
 {
@@ -852,20 +865,6 @@ static int imported_tree(void *ctx, struct git_repository *git, const uint8_t *b
 
     memcpy(tree, c->tree, REPO_OID_BYTES);
     return GW_OK;
-}
-
-/* The repository holds its objects. After the commit, for it may be a new one; importing the same
- * folder again mends what a kill in between has left. */
-static int link_objects(struct import *c, const struct repo_id *id, struct gw_arena *a,
-                        struct gw_error *err)
-{
-    struct repo_place place;
-    int rc = c->objects.n != 0 ? repo_locate(c->data_dir, id, a, &place, err) : GW_OK;
-
-    for (size_t at = 0; rc == GW_OK && at < c->objects.n; at += 64) {
-        rc = repo_object_link(c->data_dir, &place, (struct gw_str){c->objects.p + at, 64}, err);
-    }
-    return rc;
 }
 
 static int run(struct import *c, struct repo_draft *s, const char *dir, struct gw_arena *a,
@@ -892,11 +891,9 @@ static int run(struct import *c, struct repo_draft *s, const char *dir, struct g
     }
     s->spool = c->spool;
     s->make_tree = imported_tree;
+    s->prepare = link_objects;
     s->ctx = c;
     rc = repo_publish(c->data_dir, s, false, commit, err);
-    if (rc == GW_OK) {
-        rc = link_objects(c, s->id, a, err);
-    }
     if (rc == GW_OK) {
         report(c, true);
     }

@@ -472,6 +472,12 @@ static int on_read(void **data, size_t *n, git_object_t *type, git_odb_backend *
     return *data != NULL ? 0 : -1;
 }
 
+/* git_odb_foreach calls it unasked; libgit2's own loose backend, behind this one, has the list. */
+static int on_foreach(git_odb_backend *b, git_odb_foreach_cb cb, void *payload)
+{
+    return 0;
+}
+
 static void on_free(git_odb_backend *b)
 {
     gw_free(((struct backend *)b)->folder);
@@ -495,6 +501,7 @@ int repo_loose_add(struct git_odb *odb, const char *repo_path)
     if (git_odb_init_backend(&b->parent, GIT_ODB_BACKEND_VERSION) == 0) {
         b->parent.read = on_read;
         b->parent.read_header = on_read_header;
+        b->parent.foreach = on_foreach;
         b->parent.free = on_free;
         if (git_odb_add_backend(odb, &b->parent, REPO_LOOSE_PRIORITY) == 0) {
             return 0;

@@ -13,6 +13,7 @@
 
 #include "base/encode.h"
 #include "base/file.h"
+#include "base/sha.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -26,17 +27,29 @@ static int no_memory(struct gw_error *err)
     return gw_fail(err, GW_NO_MEMORY, 0, "no memory for a path");
 }
 
-/* By a second name: `from` keeps its own, which may be the one in data/lfs. */
+/* Somebody counts on it from now on: its ctime is what gc goes by. (Not mtime: backups go by that.)
+ */
+static void touch(const char *path, const struct stat *st)
+{
+    (void)!chmod(path, st->st_mode & 07777);
+}
+
+/* path names what from names; from stays. */
 static int replace(const char *from, const char *path, struct gw_arena *a, struct gw_error *err)
 {
-    const char *new = gw_arena_printf(a, "%s.new", path).p;
+    uint64_t random;
+    const char *temp = gw_random(&random, sizeof(random))
+                           ? gw_arena_printf(a, "%s.%llx", path, (unsigned long long)random).p
+                           : NULL;
 
-    if (new == NULL) {
+    if (temp == NULL) {
         return no_memory(err);
     }
-    unlink(new);
-    if (link(from, new) != 0 || rename(new, path) != 0) {
-        return gw_fail(err, GW_IO, errno, "replace %s: %s", path, strerrordesc_np(errno));
+    if (link(from, temp) != 0 || rename(temp, path) != 0) {
+        int saved = errno;
+
+        unlink(temp);
+        return gw_fail(err, GW_IO, saved, "replace %s: %s", path, strerrordesc_np(saved));
     }
     return GW_OK;
 }
@@ -63,12 +76,27 @@ static int link_durably(const char *from, struct gw_str path, uint64_t size, str
         }
         if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != size) {
             rc = replace(from, path.p, a, err);
+        } else {
+            touch(path.p, &st);
         }
         if (rc != GW_OK) {
             return rc;
         }
     }
     return gw_dir_sync(folder.p, err);
+}
+
+/* The same beside a gc, which removes names of objects under the other half of this lock. */
+static int link_object(const char *data_dir, const char *from, struct gw_str path, uint64_t size,
+                       struct gw_arena *a, struct gw_error *err)
+{
+    int fd = -1, rc = repo_objects_lock(&fd, data_dir, false, err);
+
+    if (rc == GW_OK) {
+        rc = link_durably(from, path, size, a, err);
+    }
+    repo_unlock(fd);
+    return rc;
 }
 
 int repo_object_store(const char *data_dir, const char *from, struct gw_str sha256, uint64_t size,
@@ -80,7 +108,7 @@ int repo_object_store(const char *data_dir, const char *from, struct gw_str sha2
 
     gw_arena_init(&a, 64u << 10);
     path = repo_object_path(data_dir, sha256, &a);
-    rc = path.p != NULL ? link_durably(from, path, size, &a, err) : no_memory(err);
+    rc = path.p != NULL ? link_object(data_dir, from, path, size, &a, err) : no_memory(err);
     gw_arena_release(&a);
     return rc;
 }
@@ -127,7 +155,7 @@ int repo_object_link(const char *data_dir, const struct repo_place *place, struc
     } else if (size_of(object.p, &size) != GW_OK) {
         rc = gw_fail(err, GW_NOT_FOUND, REPO_NO_OBJECT, "there is no object %.12s", sha256.p);
     } else {
-        rc = link_durably(object.p, path, size, &a, err);
+        rc = link_object(data_dir, object.p, path, size, &a, err);
     }
     gw_arena_release(&a);
     return rc;
@@ -191,6 +219,14 @@ int repo_object_held(const char *data_dir, const struct repo_id *id, struct gw_s
     rc = repo_locate(data_dir, id, &a, &place, err);
     if (rc == GW_OK) {
         rc = repo_object_size(&place, sha256, size, err);
+    }
+    if (rc == GW_OK) {
+        struct gw_str path = held_path(&place, sha256, &a);
+        struct stat st;
+
+        if (path.p != NULL && lstat(path.p, &st) == 0) {
+            touch(path.p, &st); /* who is told that it is here will name it soon */
+        }
     }
     gw_arena_release(&a);
     return rc;

@@ -24,7 +24,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -226,7 +225,6 @@ static int write_list(struct repack *r, size_t n, int *fd, struct gw_error *err)
     return rc;
 }
 
-/* Nothing of ours but three descriptors: no environment, no signal mask, a group of its own. */
 static int start(struct repack *r, int in, int out, pid_t *pid)
 {
     struct gw_str dir = gw_arena_printf(&r->a, "--git-dir=%s", r->path);
@@ -234,38 +232,8 @@ static int start(struct repack *r, int in, int out, pid_t *pid)
     const char *const argv[] = {
         "git",  dir.p, "pack-objects", "--stdin-packs", "--delta-base-offset", "--threads=1", "-q",
         base.p, NULL};
-    const char *const environment[] = {"GIT_CONFIG_NOSYSTEM=1", "LC_ALL=C", NULL};
-    posix_spawn_file_actions_t files;
-    posix_spawnattr_t attributes;
-    sigset_t none, all;
-    int code;
 
-    if (dir.p == NULL || base.p == NULL || posix_spawn_file_actions_init(&files) != 0) {
-        return ENOMEM;
-    }
-    if (posix_spawnattr_init(&attributes) != 0) {
-        posix_spawn_file_actions_destroy(&files);
-        return ENOMEM;
-    }
-    sigemptyset(&none);
-    sigfillset(&all);
-    posix_spawnattr_setsigmask(&attributes, &none);
-    posix_spawnattr_setsigdefault(&attributes, &all);
-    posix_spawnattr_setpgroup(&attributes, 0);
-    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-                                              POSIX_SPAWN_SETPGROUP);
-    code = posix_spawn_file_actions_adddup2(&files, in, STDIN_FILENO);
-    code = code != 0 ? code : posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
-    code = code != 0
-               ? code
-               : posix_spawn_file_actions_addopen(&files, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    code = code != 0 ? code : posix_spawn_file_actions_addclosefrom_np(&files, 3);
-    code = code != 0 ? code
-                     : posix_spawnp(pid, "git", &files, &attributes, (char *const *)argv,
-                                    (char *const *)environment);
-    posix_spawnattr_destroy(&attributes);
-    posix_spawn_file_actions_destroy(&files);
-    return code;
+    return dir.p != NULL && base.p != NULL ? repo_child_start(argv, in, out, -1, pid) : ENOMEM;
 }
 
 /* The hash of what was written, which git says last. "": it failed, or time is over. */

@@ -161,6 +161,45 @@ int repo_moved(const char *data_dir, const struct repo_id *id, struct gw_arena *
 int repo_repack(const char *data_dir, const struct repo_id *id, size_t more_than, size_t *rolled,
                 struct gw_error *err) GW_MUST_CHECK;
 
+/* What nobody refers to goes (gc.c says why that is safe beside uploads, commits and other nodes):
+ * objects that no repository holds, links to objects that nothing in their repository names,
+ * deleted repositories, what dead writers left; and packs become few. */
+struct repo_gc {
+    int64_t grace_ms;  /* what is younger stays; at least 1,000 */
+    bool dry_run;      /* nothing changes */
+    const char *blobs; /* a folder that may hold one more link to each object, as aa/bb/<sha256> */
+    /* what: "object", "unused" (a link), "deleted", "temporary" go; "copy": a repository's object
+     * is no link; "missing": a digest that is nowhere; "failed": why a repository was left out */
+    void (*on)(void *ctx, const char *what, struct gw_str path, uint64_t bytes);
+    void *ctx;
+};
+struct repo_gc_sum {
+    uint64_t repos, objects, object_bytes, unused, deleted, temporary;
+    uint64_t mended;   /* links that were missing and are made */
+    uint64_t packs;    /* that went into others */
+    uint64_t failed;   /* repositories that could not be cleaned */
+    bool objects_kept; /* because of those, or of copies: no object was looked at */
+};
+/* @return GW_OK; GW_CONFLICT (another one is at it); GW_IO, GW_NO_MEMORY: what was done is in *sum
+ */
+int repo_gc(const char *data_dir, const struct repo_gc *o, struct repo_gc_sum *sum,
+            struct gw_error *err) GW_MUST_CHECK;
+
+/* Whether all is whole. Changes nothing. */
+struct repo_fsck {
+    bool deep;                                   /* hash every byte of large objects */
+    void (*on)(void *ctx, const char *text);     /* a finding */
+    void (*progress)(void *ctx, uint64_t bytes); /* hashed; may be NULL */
+    void *ctx;
+};
+/* git fsck --strict, its pointers, its links. @return GW_OK: *findings; GW_NOT_FOUND;
+ * GW_UNAVAILABLE (no git); GW_IO */
+int repo_fsck(const char *data_dir, const struct repo_id *id, const struct repo_fsck *o,
+              size_t *findings, struct gw_error *err) GW_MUST_CHECK;
+/* data/lfs, whoever holds what is there. */
+int repo_fsck_objects(const char *data_dir, const struct repo_fsck *o, size_t *findings,
+                      struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large objects ----
  * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
  * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded

@@ -3,6 +3,8 @@
 #ifndef REPO_INTERNAL_H
 #define REPO_INTERNAL_H
 
+#include <sys/types.h>
+
 #include "repo/repo.h"
 
 struct git_repository;
@@ -81,6 +83,9 @@ void repo_work_end(struct repo_work *w); /* removes it; after a failed begin too
  * GW_IO */
 int repo_lock(int *fd, const char *path, int64_t wait_ms, struct gw_error *err) GW_MUST_CHECK;
 void repo_unlock(int fd); /* -1 is fine */
+/* The lock of data/lfs/ (see gc.c): shared by who links, alone for who removes. As repo_lock. */
+int repo_objects_lock(int *fd, const char *data_dir, bool alone,
+                      struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- move.c ---- */
 /* A repository is at this name, or was deleted there: it leads nowhere else any more. */
@@ -129,7 +134,7 @@ int repo_pack_move(const char *path, const char *work_dir, const char *name,
                    struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- object.c: large objects; sha256 is 64 lower-case hex ---- */
-/* A verified, synced file becomes data/lfs/..., durably. `from` stays, or is gone into it. */
+/* A verified, synced file becomes data/lfs/..., durably. `from` stays. */
 int repo_object_store(const char *data_dir, const char *from, struct gw_str sha256, uint64_t size,
                       struct gw_error *err) GW_MUST_CHECK;
 /* The repository holds it from now on. @return GW_OK; GW_NOT_FOUND (not in data/lfs); GW_IO */
@@ -138,6 +143,25 @@ int repo_object_link(const char *data_dir, const struct repo_place *place, struc
 /* @return GW_OK: *size; GW_NOT_FOUND: this repository does not hold it */
 int repo_object_size(const struct repo_place *place, struct gw_str sha256, uint64_t *size,
                      struct gw_error *err) GW_MUST_CHECK;
+
+/* ---- gc.c: the pointers among all objects of a repository, reachable or not ---- */
+struct repo_pointer {
+    uint8_t sha256[32];
+    uint64_t size;
+};
+struct repo_pointers {
+    struct repo_pointer *list; /* sorted by sha256 */
+    size_t n, cap;
+};
+int repo_pointers_read(struct repo_pointers *p, struct git_odb *odb,
+                       struct gw_error *err) GW_MUST_CHECK;
+bool repo_pointers_have(const struct repo_pointers *p, struct gw_str sha256);
+void repo_pointers_free(struct repo_pointers *p);
+
+/* ---- child.c: git ---- */
+/* argv[0] is looked up in PATH; no environment of ours, no descriptors but these. out_err < 0: what
+ * it says there is dropped. @return 0 and *pid; an errno */
+int repo_child_start(const char *const argv[], int in, int out, int out_err, pid_t *pid);
 
 /* ---- create.c: commits ---- */
 /* A ref that was made or deleted stays so: libgit2 syncs neither the folders it makes above a ref's
@@ -166,6 +190,9 @@ struct repo_draft { /* what is to become the tip of a branch; new objects are in
      * for each try. @return GW_OK; else the commit is not made */
     int (*make_tree)(void *ctx, struct git_repository *git, const uint8_t *base,
                      uint8_t tree[REPO_OID_BYTES], struct gw_error *err);
+    /* NULL, or what has to be in the repository at path before anything names it; under its lock,
+     * once for each try */
+    int (*prepare)(void *ctx, const char *path, struct gw_error *err);
     void *ctx;
 };
 /* only_new: GW_CONFLICT if the repository exists. Otherwise a commit on its tip, or the tip if that

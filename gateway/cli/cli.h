@@ -19,8 +19,9 @@ struct cli {
     /* options that several commands take */
     struct gw_str groups[CLI_GROUPS_MAX];
     size_t n_groups;
+    const char *grace; /* of repo gc */
     const char *name, *role, *expires, *password_file, *message, *pid_file, *to, *rate, *file;
-    bool offline, list;
+    bool offline, list, dry_run, deep;
     bool keep_rights;  /* root stays root: the account file may lie in a folder of root */
     bool keep_reading; /* root becomes the owner of data/, but still reads what only root may */
 };
@@ -71,6 +72,10 @@ int cli_repo_create(struct cli *cli);
 int cli_repo_import(struct cli *cli);
 int cli_repo_list(struct cli *cli);
 int cli_repo_undelete(struct cli *cli);
+int cli_repo_gc(struct cli *cli);
+int cli_repo_fsck(struct cli *cli);
+/* [TYPE:]NS/NAME. 0; 2: printed */
+int cli_parse_repo(const char *word, struct repo_id *id);
 int cli_cache_ls(struct cli *cli);
 int cli_cache_stat(struct cli *cli);
 int cli_cache_pin(struct cli *cli);

@@ -33,6 +33,10 @@ static const struct cli_command commands[] = {
     {"repo list", "[--json]", "private repositories", cli_repo_list},
     {"repo undelete", "[TYPE:]NS/NAME", "bring back what was deleted last under this name",
      cli_repo_undelete},
+    {"repo gc", "[--dry-run] [--grace 7d] [--json]",
+     "remove what nobody refers to any more, make few packs of many", cli_repo_gc},
+    {"repo fsck", "[[TYPE:]NS/NAME]... [--deep] [--json]", "check what is stored; changes nothing",
+     cli_repo_fsck},
     {"cache ls", "[--json]", "repositories of which files are held", cli_cache_ls},
     {"cache stat", "[--json]", "budget, what is held, the state of the checks", cli_cache_stat},
     {"cache pin", "RESOURCE | --list [--json]", "never evict the files of a repository",
@@ -229,7 +233,7 @@ static bool option(struct cli *cli, char **argv, int *i, int argc)
         {"--expires", &cli->expires}, {"--password-file", &cli->password_file},
         {"--message", &cli->message}, {"--pid-file", &cli->pid_file},
         {"--to", &cli->to},           {"--rate", &cli->rate},
-        {"-f", &cli->file},
+        {"-f", &cli->file},           {"--grace", &cli->grace},
     };
 
     if (strcmp(argv[*i], "--json") == 0)
@@ -238,6 +242,10 @@ static bool option(struct cli *cli, char **argv, int *i, int argc)
         return cli->offline = true;
     if (strcmp(argv[*i], "--list") == 0)
         return cli->list = true;
+    if (strcmp(argv[*i], "--dry-run") == 0)
+        return cli->dry_run = true;
+    if (strcmp(argv[*i], "--deep") == 0)
+        return cli->deep = true;
     if (*i + 1 >= argc)
         return false;
     if (strcmp(argv[*i], "--group") == 0 && cli->n_groups < CLI_GROUPS_MAX) {

@@ -9,8 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* [TYPE:]NS/NAME. GW_INVALID: printed */
-static int parse_repo(const char *word, struct repo_id *id)
+int cli_parse_repo(const char *word, struct repo_id *id)
 {
     struct gw_str rest = gw_str_c(word), head, type = GW_STR("model");
 
@@ -54,7 +53,7 @@ int cli_repo_create(struct cli *cli)
 
     if (cli->argc != 1)
         return cli_usage("repo create");
-    if (parse_repo(cli->argv[0], &id) != 0)
+    if (cli_parse_repo(cli->argv[0], &id) != 0)
         return 2;
     gw = cli_open(cli, &s);
     if (gw == NULL)
@@ -80,7 +79,7 @@ int cli_repo_undelete(struct cli *cli)
 
     if (cli->argc != 1)
         return cli_usage("repo undelete");
-    if (parse_repo(cli->argv[0], &id) != 0)
+    if (cli_parse_repo(cli->argv[0], &id) != 0)
         return 2;
     gw = cli_open(cli, &s);
     if (gw == NULL)
@@ -115,7 +114,7 @@ int cli_repo_import(struct cli *cli)
 
     if (cli->argc != 2)
         return cli_usage("repo import");
-    if (parse_repo(cli->argv[0], &id) != 0)
+    if (cli_parse_repo(cli->argv[0], &id) != 0)
         return 2;
     if (realpath(cli->argv[1], dir) == NULL)
         return cli_error("%s: %s", cli->argv[1], strerror(errno));
