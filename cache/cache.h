@@ -50,7 +50,9 @@ struct cache_slot {
     /* Start time of pid: a pid that came back is another process; 0: not known. */
     _Atomic uint64_t started;
     _Atomic uint32_t fills; /* that its process owns: fetches, hashes */
-    uint8_t pad[28];        /* a cache line each */
+    /* of them, what is fetched just now, and how many connections bring it: places.c */
+    _Atomic uint32_t blobs, transfers;
+    uint8_t pad[20]; /* a cache line each */
 };
 /* Of what jobs and the fetcher do; they only go up. gateway/metrics.c shows them: a row each. */
 struct cache_counters {
@@ -126,7 +128,8 @@ struct cache_upstream_options {
     const struct gw_str *resolve;
     size_t n_resolve;
     int64_t connect_timeout_ms, stall_timeout_ms; /* 0: 5 s, 30 s */
-    /* Of one blob, 1 to 8, besides one for who cannot wait; of this process, 1 to 64. 0: 4, 16 */
+    /* Of one blob, 1 to 8, besides one for who cannot wait; of all processes that share the memory,
+     * 1 to 64. 0: 4, 16 */
     unsigned transfers, max_transfers;
     struct gw_str via; /* our Via token; requests carry it */
 };

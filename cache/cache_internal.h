@@ -11,7 +11,7 @@
  *   blob.c      whole blobs: open, fetch small, put, take
  *   pages.c     what is in memory
  *   fill.c      large blobs, and what it uses: map, part, local,
- *               source, fetcher, transfer, reader, peer
+ *               source, fetcher, places, transfer, reader, peer
  *   share*.c    other nodes (share_internal.h)
  *
  * Handles of libcurl and LMDB are void pointers here: their headers stay in the one .c file that

@@ -82,6 +82,7 @@ static void end_transfer(struct transfer *t, bool keep)
             *p = t->next;
             x->n_live--;
             f->n_transfers--;
+            places_give(x);
             break;
         }
     }
@@ -389,6 +390,7 @@ static unsigned take_word(const struct fetcher *x, const struct fill *f, uint64_
     return index;
 }
 
+/* With a place that was taken for it. */
 static void start(struct fetcher *x, struct fill *f, uint64_t g, bool demanded)
 {
     struct map *m = &f->map;
@@ -403,6 +405,7 @@ static void start(struct fetcher *x, struct fill *f, uint64_t g, bool demanded)
             gw_free(t->buffer);
         }
         gw_free(t);
+        places_give(x);
         failed(f, FILL_MEMORY, 0, 1, 0);
         return;
     }
@@ -504,7 +507,7 @@ static void serve_demands(struct fetcher *x, struct fill *f, int64_t now)
             f->due_ms = now + LOOK_AGAIN_MS;
             continue;
         }
-        if (x->n_live >= table->max_transfers) {
+        if (!places_take(x, true)) {
             make_room(x, f, NULL, now);
             f->due_ms = now + LOOK_AGAIN_MS;
             return;
@@ -736,12 +739,26 @@ static void review(struct fetcher *x, int64_t now)
     }
 }
 
+static void look_again(struct fetcher *x, int64_t now)
+{
+    for (struct fill *f = x->active; f != NULL; f = f->active_next) {
+        f->due_ms = f->due_ms < now + LOOK_AGAIN_MS ? f->due_ms : now + LOOK_AGAIN_MS;
+    }
+}
+
 static void work(struct fetcher *x, int64_t now)
 {
-    unsigned most = x->table->max_transfers - x->table->max_transfers / 4;
+    unsigned blobs = 0;
     struct fill *f;
 
     review(x, now);
+    for (f = x->active; f != NULL; f = f->active_next) {
+        blobs += !fill_local(f);
+    }
+    places_want(x, blobs);
+    if (places_over(x)) {
+        make_room(x, x->live->fill, NULL, now);
+    }
     for (f = x->active; f != NULL; f = f->active_next) {
         if (!f->served && !fill_local(f)) {
             hurry(x, f, now);
@@ -756,7 +773,8 @@ static void work(struct fetcher *x, int64_t now)
             local_wanted(f);
             continue;
         }
-        if (g < f->map.granules && x->n_live >= most) {
+        if (g < f->map.granules && !places_take(x, false)) {
+            look_again(x, now); /* nobody says when another worker gives one back */
             break;
         }
         if (g < f->map.granules) {

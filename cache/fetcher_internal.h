@@ -62,6 +62,12 @@ struct fetcher {
     size_t cap, attached;
 };
 
+/* places.c: of this node, for its transfers. */
+bool places_take(struct fetcher *x, bool demanded); /* for one more; true: to be given back */
+void places_give(struct fetcher *x);
+void places_want(struct fetcher *x, unsigned blobs); /* of how many we fetch something */
+bool places_over(const struct fetcher *x); /* others wait, and we have more than our part */
+
 /* transfer.c: the answer's head, judged, and the bytes of the body, written and marked. */
 void transfer_reset_answer(struct answer *a);
 enum fill_failure transfer_check_identity(struct transfer *t);

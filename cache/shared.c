@@ -88,6 +88,8 @@ static bool take(struct cache_shared *s, struct cache_slot *slot, int32_t expect
     atomic_store(&slot->started, started == UINT64_MAX ? 0 : started);
     atomic_fetch_add(&slot->generation, 1);
     atomic_store(&slot->fills, 0);
+    atomic_store(&slot->blobs, 0);
+    atomic_store(&slot->transfers, 0);
     if (expected != 0) {
         atomic_fetch_add(&s->walk_wanted, 1); /* what it had noted of blobs is lost */
     }
@@ -137,6 +139,8 @@ void cache_slot_release(struct cache_shared *s, unsigned slot)
     if (slot < CACHE_SLOTS && atomic_load(&s->slots[slot].pid) == mine) {
         atomic_store(&s->slots[slot].in_index, 0);
         atomic_store(&s->slots[slot].fills, 0);
+        atomic_store(&s->slots[slot].blobs, 0);
+        atomic_store(&s->slots[slot].transfers, 0);
         atomic_store(&s->slots[slot].started, 0);
         atomic_compare_exchange_strong(&s->slots[slot].pid, &mine, 0);
     }

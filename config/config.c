@@ -169,8 +169,8 @@ static const struct option upstream_rows[] = {
      .def = "16",
      .min = 1,
      .max = 64,
-     .help = "All transfers of large files together, per worker. A quarter of them is kept for "
-             "ranges that somebody waits for."},
+     .help = "All transfers of large files together, of all workers of this node. A quarter of "
+             "them is kept for ranges that somebody waits for."},
     {0},
 };
 

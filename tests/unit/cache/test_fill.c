@@ -1026,6 +1026,46 @@ static void test_most(void **state)
     TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
 }
 
+/* Two workers, each with a file of its own: together they have no more connections than allowed,
+ * and each has some. What a dead one held goes with its slot. */
+static void test_most_of_all(void **state)
+{
+    struct world *w = *state;
+    struct cache_slot *dead = &w->shared->slots[CACHE_SLOTS - 1], *slots = w->shared->slots;
+    struct response a, b;
+    struct cache *other;
+    char dir[80];
+
+    close_cache(w);
+    fill_max_transfers = 4;
+    atomic_store(&w->hub->slow, 4 << 10);
+    snprintf(dir, sizeof(dir), "%s/other", w->dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    w->cache = cache_of(w->hub, w->dir, w->shared, &w->log, false);
+    other = cache_of(w->hub, dir, w->shared, &w->log, false);
+    atomic_store(&dead->pid, 0x7ffffffe); /* nobody has it */
+    atomic_store(&dead->transfers, 4);
+    a = whole(w);
+    TURN_UNTIL(w->cache, step(&a, w->hub) || atomic_load(&slots[w->cache->slot].transfers) == 3);
+    assert_int_equal(atomic_load(&dead->transfers), 0);
+    b = (struct response){.reader = join(other, w->hub), .end = SIZE};
+    /* one of the three is let go */
+    TURN_UNTIL(w->cache, ((void)step(&a, w->hub), turn(other), (void)step(&b, w->hub),
+                          atomic_load(&slots[other->slot].transfers) >= 2));
+    assert_true(atomic_load(&slots[w->cache->slot].transfers) <= 2);
+    atomic_store(&w->hub->slow, 0);
+    TURN_UNTIL(w->cache, (turn(other), step(&a, w->hub) & step(&b, w->hub)));
+    assert_int_equal(a.rc, GW_OK);
+    assert_int_equal(b.rc, GW_OK);
+    assert_true(atomic_load(&w->hub->busy_max) <= 5); /* one that was let go ends a moment later */
+    cache_reader_close(a.reader);
+    cache_reader_close(b.reader);
+    TURN_UNTIL(w->cache, have_blob(w->cache, w->hub) && quiet(w));
+    TURN_UNTIL(other, have_blob(other, w->hub));
+    close_worker(other, w->shared);
+    assert_int_equal(atomic_load(&slots[w->cache->slot].transfers), 0);
+}
+
 static void test_demanded(void **state)
 {
     struct world *w = *state;
@@ -1319,6 +1359,7 @@ int main(void)
         TEST(test_object_gone),
         SLOW(test_parallel),
         SLOW(test_most),
+        SLOW(test_most_of_all),
         SLOW(test_demanded),
         SLOW(test_demanded_many),
         SLOW(test_sparse),
