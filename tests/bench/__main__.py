@@ -28,6 +28,10 @@ def steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
     return [step for rows in (warm.rows, cold.rows, others.rows, cold.long_rows, others.long_rows) for step in rows(scene, table)]
 
 
+def asked_steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
+    return others.asked_rows(scene, table)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python3 -m tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: at most 5 minutes")
@@ -46,7 +50,7 @@ def main() -> int:
     print(f"load before: {load:.2f}" + (" (more than 1: the numbers will be spread)" if load > 1 else ""), flush=True)
     try:
         scene.start()
-        for name, step in steps(scene, table):
+        for name, step in steps(scene, table) + (asked_steps(scene, table) if options.only else []):
             if options.only and not any(text in name for text in options.only):
                 continue
             if time.monotonic() - begin > scene.seconds(2200, 250):       # a loaded machine: what was promised holds

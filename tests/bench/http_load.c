@@ -2,13 +2,14 @@
 /*
  * tests/bench/http_load.c - requests to one URL over kept connections: how many a second, how long.
  *
- * http_load [-c CONNECTIONS] [-d SECONDS] [-r RATE] [-m METHOD] [-a CA_FILE] URL <HEADERS
+ * http_load [-c CONNECTIONS] [-d SECONDS] [-r RATE] [-m METHOD] [-a CA_FILE] [-n N] URL <HEADERS
  *
  * HEADERS: lines "Name: value". Without a rate each connection asks again as soon as it has its
  * answer; with one (requests a second, of all connections together) the time of an answer counts
  * from when its request was due, so that a stall is seen by all whom it would have met. It knows
- * HEAD (wrk does not: it waits for the body) and answers with a Content-Length only. Prints one
- * JSON object; exits 1 when an answer was not a 2xx.
+ * HEAD (wrk does not: it waits for the body) and answers with a Content-Length only. With -n the
+ * first "#######" of the URL is another number below N in each request, at random. Prints one JSON
+ * object; exits 1 when an answer was not a 2xx.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -46,6 +47,8 @@ static struct connection connections[CONNECTIONS_MAX];
 static struct pollfd polls[CONNECTIONS_MAX];
 static char request[REQUEST_MAX], body[BODY_BYTES];
 static size_t request_n;
+static char *number; /* seven digits of the request that change */
+static unsigned numbers;
 static bool bare; /* HEAD: answers have no body */
 static uint32_t *times_us;
 static size_t n_times, cap_times;
@@ -121,6 +124,7 @@ static void make_request(const char *method, const char *path, const char *host)
     }
     memcpy(request + n, "\r\n", 3);
     request_n = (size_t)n + 2;
+    number = numbers > 0 ? strstr(request, "#######") : NULL;
 }
 
 static void open_connection(struct connection *c, const struct sockaddr_in *to, SSL_CTX *tls)
@@ -146,8 +150,19 @@ static void open_connection(struct connection *c, const struct sockaddr_in *to, 
 /* A request is smaller than the socket's buffer, which is empty: it goes out in one call. */
 static void ask(struct connection *c, int64_t due_ns)
 {
-    long sent = c->ssl != NULL ? SSL_write(c->ssl, request, (int)request_n)
-                               : write(c->fd, request, request_n);
+    static uint64_t state = 88172645463325252u;
+    char digits[16];
+    long sent;
+
+    if (number != NULL) {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        snprintf(digits, sizeof(digits), "%07u", (unsigned)(state % numbers));
+        memcpy(number, digits, 7);
+    }
+    sent = c->ssl != NULL ? SSL_write(c->ssl, request, (int)request_n)
+                          : write(c->fd, request, request_n);
 
     if (sent != (long)request_n) {
         fail("write", strerror(errno));
@@ -295,7 +310,7 @@ int main(int argc, char **argv)
     char *host, *path;
     int option;
 
-    while ((option = getopt(argc, argv, "c:d:r:m:a:")) != -1) {
+    while ((option = getopt(argc, argv, "c:d:r:m:a:n:")) != -1) {
         switch (option) {
         case 'c':
             n = (unsigned)atoi(optarg);
@@ -312,12 +327,16 @@ int main(int argc, char **argv)
         case 'a':
             ca = optarg;
             break;
+        case 'n':
+            numbers = (unsigned)atoi(optarg) % 10000000;
+            break;
         default:
             return 2;
         }
     }
     if (optind + 1 != argc || n == 0 || n > CONNECTIONS_MAX) {
-        fprintf(stderr, "usage: http_load [-c N] [-d SECONDS] [-r RATE] [-m METHOD] [-a CA] URL\n");
+        fprintf(stderr, "usage: http_load [-c N] [-d SECONDS] [-r RATE] [-m METHOD] [-a CA] [-n N] "
+                        "URL\n");
         return 2;
     }
     bare = strcmp(method, "HEAD") == 0;

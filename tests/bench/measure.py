@@ -65,9 +65,9 @@ def curl(url: str, clients: int = 1, headers: Mapping[str, str] | None = None, c
 
 
 def load(url: str, seconds: float, headers: Mapping[str, str] | None = None, *, connections: int = 32, rate: float = 0, method: str = "GET",
-         ca: Path | None = None) -> Measured:
-    """tests/bench/http_load.c: requests, per_s, p50_us, p99_us, max_us."""
-    command = [str(program("http_load")), "-c", str(connections), "-d", str(seconds), "-r", str(rate), "-m", method, *(["-a", str(ca)] if ca else [])]
+         ca: Path | None = None, numbers: int = 0) -> Measured:
+    """tests/bench/http_load.c: requests, per_s, p50_us, p99_us, max_us.  `numbers`: ####### in the URL is one below it, in each request another."""
+    command = [str(program("http_load")), "-c", str(connections), "-d", str(seconds), "-r", str(rate), "-m", method, *(["-a", str(ca)] if ca else []), "-n", str(numbers)]
     run = subprocess.run([*command, url], input="".join(f"{name}: {value}\n" for name, value in (headers or {}).items()), capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{method} {url}: {run.stderr}")

@@ -213,6 +213,46 @@ def index(scene: Scene, table: Table) -> None:
             shutil.rmtree(w.folder, ignore_errors=True)
 
 
+def repos(scene: Scene, table: Table) -> None:
+    """A node that knows a million repositories with 10 files each, beside one with 1,000: each request asks for a file of another one."""
+    many, files, seconds, rate = 1_000_000, 10, 3, 500
+    worlds = {name: World(scene.folder / f"repos-{name}", workers=1, people="file", hub=scene.stage.hub,
+                          settings={"upstream.ttl": "1d", "upstream.stale_max": "1d"}) for name in ("hubgate", "few")}
+    counts = {"hubgate": many, "few": 1000}
+
+    def measured(name: str) -> Callable[[], Measured]:
+        w = worlds[name]
+
+        def run() -> Measured:
+            w.nginx.stop()
+            begin = time.monotonic()
+            w.nginx.start()
+            start = time.monotonic() - begin
+            p99 = load(f"{w.url}/many/r#######/resolve/main/f3", seconds, w.headers("reader"), connections=8, rate=rate, method="HEAD",
+                       numbers=counts[name])["p99_us"]
+            status = Path(f"/proc/{w.nginx.workers()[0]}/status").read_text()
+            return {"start": start, "p99": p99, "anon": int(status.split("RssAnon:")[1].split()[0]) / 1024}
+        return run
+    made: dict[str, Measured] = {}
+    try:
+        for name, w in worlds.items():
+            os.chown(w.nginx.cache, os.getuid(), os.getgid())
+            filled = subprocess.run([str(program("repos_bench")), str(w.nginx.cache), str(counts[name]), str(files)], capture_output=True, text=True, check=True)
+            made[name] = json.loads(filled.stdout)
+            give(w.nginx.cache)
+            w.start()
+        size = sum(path.stat().st_blocks * 512 for path in (worlds["hubgate"].nginx.cache / "index").rglob("*") if path.is_file())
+        pairs = Pairs({name: measured(name) for name in worlds}, scene.rounds(11, 3), scene.seconds(150, 30)).run()
+        what = f"{many:,} repositories, {many * files:,} files"
+        table.add(f"{what}: start", pairs, "start", "<= 1", unit="s", note=f"an index of {size / 2**30:.1f} GiB, made in {made['hubgate']['fill_s']:.0f} s")
+        table.add(f"{what}: HEAD of one at random ({rate}/s), p99", pairs, "p99", "<= 2", against="few", words="1,000 repositories")
+        table.add(f"{what}: memory of a worker, without maps", pairs, "anon", "<= 64", unit="MiB")
+    finally:
+        for w in worlds.values():
+            w.stop()
+            shutil.rmtree(w.folder, ignore_errors=True)
+
+
 def rows(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
     return [("snapshot", lambda: snapshot(scene, table)), ("beside fill", lambda: beside_fill(scene, table)),
             ("beside hung", lambda: beside_hung(scene, table)), ("policy", lambda: policy(scene, table))]
@@ -220,3 +260,8 @@ def rows(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
 
 def long_rows(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
     return [("index", lambda: index(scene, table))]
+
+
+def asked_rows(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
+    """Only when named: minutes, and gigabytes of disk."""
+    return [("repos", lambda: repos(scene, table))]
