@@ -125,6 +125,9 @@ tsan: ## what threads of the cache share, under ThreadSanitizer
 	@tests/run-unit $(TSAN_TESTS)
 states: all ## N random sequences of reads, leaving, kill -9, reload, eviction and upstream faults against a model (N=500)
 	@STATES="$(or $(N),500)" BUILD="$(BUILD)" tests/run-e2e tests/e2e/test_states.py
+.PHONY: largewrites
+largewrites: all ## an object of 6 GiB comes in, in constant memory (20 GB of disk for a while)
+	@LARGE=all BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_write_odd.py
 e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@$(MAKE) --no-print-directory all

@@ -280,6 +280,29 @@ static void test_message_has_the_place(void **state)
     gw_buf_release(&out);
 }
 
+/* Stopped anywhere, whole or refused: the next document is read as by a new reader. */
+static void test_again(void **state)
+{
+    static const char first[] = "{\"a\": [1, \"\\ud83d\\ude00\", \"caf\xc3\xa9\", true]} x";
+    struct gw_buf out;
+    struct gw_json_reader *r;
+
+    gw_buf_init(&out, 1000);
+    r = gw_json_reader_new(100, on_event, &out);
+    assert_non_null(r);
+    for (size_t n = 0; n < sizeof(first); n++) {
+        (void)!gw_json_reader_feed(r, (struct gw_str){first, n}, NULL);
+        gw_json_reader_again(r);
+        gw_buf_reset(&out);
+        assert_int_equal(gw_json_reader_feed(r, GW_STR("[\"x\"]"), NULL), GW_OK);
+        assert_int_equal(gw_json_reader_finish(r, NULL), GW_OK);
+        assert_true(gw_str_eq_c(gw_buf_str(&out), "[0 s1(x) ]0 "));
+        gw_json_reader_again(r);
+    }
+    gw_json_reader_free(r);
+    gw_buf_release(&out);
+}
+
 static int make_reader(void *ctx)
 {
     struct gw_json_reader *r = gw_json_reader_new(100, on_event, ctx);
@@ -299,7 +322,7 @@ int main(void)
         cmocka_unit_test(test_events),         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_ceilings),       cmocka_unit_test(test_white_space_has_a_ceiling),
         cmocka_unit_test(test_callback_stops), cmocka_unit_test(test_message_has_the_place),
-        cmocka_unit_test(test_without_memory),
+        cmocka_unit_test(test_again),          cmocka_unit_test(test_without_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
