@@ -128,11 +128,11 @@ states: all ## N random sequences of reads, leaving, kill -9, reload, eviction a
 .PHONY: largewrites
 largewrites: all ## an object of 6 GiB comes in, in constant memory (20 GB of disk for a while)
 	@LARGE=all BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_write_odd.py
-e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders; fetches torch (6 GB), so it is no part of make test
+e2e-models: ## AST, BERT, MiniLM, ViT and CLIP by their own loaders, and pushed; fetches torch (6 GB), so it is no part of make test
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@$(MAKE) --no-print-directory all
 	@BUILD="$(BUILD)" tests/venv venv venv-data venv-models
-	@BUILD="$(BUILD)" tests/run-e2e tests/e2e/models.py
+	@BUILD="$(BUILD)" tests/run-e2e tests/e2e/models.py tests/e2e/models_push.py
 test: ## check and e2e; installs what they need first (Debian 12)
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
