@@ -16,7 +16,7 @@ SANITIZE ?=
 CPPFLAGS += -I. -D_GNU_SOURCE $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   += -std=c11 -g -fPIC -fvisibility=hidden -pthread $(OPT) $(SANITIZE) $(WARN)
 LDFLAGS  += -Wl,-z,relro,-z,now $(SANITIZE)
-LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread
+LIBS     := $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lresolv -lpthread
 
 ifneq ($(shell pkg-config --exists $(PKGS) 2>/dev/null && echo yes),yes)
 $(warning some libraries are missing ($(PKGS)): run deploy/install-deps)

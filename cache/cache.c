@@ -104,6 +104,7 @@ static int copy_options(struct cache *c, const struct cache_options *o, struct g
     rc = rc != GW_OK ? rc : copy_str(a, &up->url);
     rc = rc != GW_OK ? rc : copy_str(a, &up->token);
     rc = rc != GW_OK ? rc : copy_str(a, &up->via);
+    rc = rc != GW_OK ? rc : copy_str(a, &up->dns);
     rc = rc != GW_OK ? rc : copy_c(a, &up->ca_file);
     rc = rc != GW_OK ? rc : copy_c(a, &up->proxy);
     rc = rc != GW_OK ? rc : copy_list(a, &up->redirect_hosts, up->n_redirect_hosts);

@@ -127,6 +127,8 @@ struct cache_upstream_options {
     /* "HOST:ADDRESS" (IPv6 without brackets): not asked, never changes. */
     const struct gw_str *resolve;
     size_t n_resolve;
+    struct gw_str
+        dns; /* "ADDRESS[:PORT]" of whom upstream's names are asked; empty: the machine's */
     int64_t connect_timeout_ms, stall_timeout_ms; /* 0: 5 s, 30 s */
     /* Of one blob, 1 to 8, besides one for who cannot wait; of all processes that share the memory,
      * 1 to 64. 0: 4, 16 */
@@ -225,7 +227,8 @@ int cache_each(struct cache *c, enum cache_kind kind,
                void *ctx, struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- names: one thread asks every 30 s and keeps the last good answer ---- */
-/* Any thread. From now on this host is asked too (the directory's). A literal address or one known
+/* Any thread. From now on this host of the company is asked too (the directory's), of the machine's
+ * own name service. A literal address or one known
  * already is fine. */
 void cache_resolve_also(struct cache *c, struct gw_str host);
 /* Job. The numeric address of a host, from memory; the first time it waits for the answer, 2 s at

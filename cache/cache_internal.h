@@ -102,6 +102,18 @@ void cache_resolver_close(struct cache *c);
 int cache_addresses(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf, size_t cap,
                     struct gw_error *err) GW_MUST_CHECK;
 
+/* As cache_resolve_also, of a name outside: upstream.dns is asked, if there is one. */
+void cache_resolve_upstream(struct cache *c, struct gw_str host);
+
+/* ---- dns.c. Any thread ---- */
+struct sockaddr_in;
+/* "192.0.2.53" or "192.0.2.53:5353" */
+bool cache_dns_parse(struct gw_str text, struct sockaddr_in *out);
+/* Up to max numeric addresses of a name: IPv4, or IPv6 where there are no others; some seconds at
+ * most. @return how many; 0: *failure is a code of gai_strerror */
+size_t cache_dns_look_up(const struct sockaddr_in *server, const char *name, char out[][46],
+                         size_t max, int *failure);
+
 /* cache_address_of with a deadline. @return as cache_addresses */
 int cache_address_before(struct cache *c, struct gw_str host, int64_t deadline_ms, char *buf,
                          size_t cap, struct gw_error *err) GW_MUST_CHECK;

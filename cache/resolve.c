@@ -18,6 +18,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,6 +38,7 @@ struct host {
     char addresses[ADDRESSES][INET6_ADDRSTRLEN];
     size_t n_addresses; /* of the last good answer */
     bool answered, pinned;
+    bool inside;     /* the company's: the machine's own name service knows it */
     int failure;     /* of getaddrinfo, when it never had a good answer */
     int64_t next_ms; /* monotonic: when to ask again; 0: at once */
 };
@@ -46,7 +48,9 @@ struct cache_resolver {
     pthread_cond_t changed; /* a host was added or answered, or stop: CLOCK_MONOTONIC */
     pthread_t thread;
     bool stop, finished, abandoned;
-    struct host *hosts; /* only ever grows */
+    bool has_dns;
+    struct sockaddr_in dns; /* upstream.dns */
+    struct host *hosts;     /* only ever grows */
     size_t n_hosts;
 };
 
@@ -68,7 +72,7 @@ static void resolver_free(struct cache_resolver *r)
     gw_free(r);
 }
 
-static size_t look_up(const char *name, char out[ADDRESSES][INET6_ADDRSTRLEN], int *failure)
+static size_t ask_system(const char *name, char out[ADDRESSES][INET6_ADDRSTRLEN], int *failure)
 {
     struct addrinfo hints = {
         .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
@@ -122,6 +126,7 @@ static void *run(void *arg)
         char found[ADDRESSES][INET6_ADDRSTRLEN];
         int64_t wake_ms;
         struct host *h = next_due(r, gw_mono_ms(), &wake_ms);
+        bool inside;
         size_t n;
         int failure;
 
@@ -131,8 +136,11 @@ static void *run(void *arg)
             pthread_cond_timedwait(&r->changed, &r->mutex, &until);
             continue;
         }
+        inside = h->inside;
         pthread_mutex_unlock(&r->mutex);
-        n = look_up(h->name, found, &failure); /* a host is never removed, its name never changes */
+        /* a host is never removed, its name never changes */
+        n = r->has_dns && !inside ? cache_dns_look_up(&r->dns, h->name, found, ADDRESSES, &failure)
+                                  : ask_system(h->name, found, &failure);
         pthread_mutex_lock(&r->mutex);
         if (n != 0) {
             memcpy(h->addresses, found, sizeof(found));
@@ -243,6 +251,13 @@ int cache_resolver_open(struct cache *c, struct gw_error *err)
             return rc;
         }
     }
+    if (c->options.upstream.dns.n != 0) {
+        r->has_dns = cache_dns_parse(c->options.upstream.dns, &r->dns);
+        if (!r->has_dns) {
+            resolver_free(r);
+            return gw_fail(err, GW_INVALID, 0, "upstream.dns: not an IPv4 address");
+        }
+    }
     rc = cache_thread_start(&r->thread, run, r);
     if (rc != 0) {
         resolver_free(r);
@@ -279,16 +294,32 @@ void cache_resolver_close(struct cache *c)
     resolver_free(r);
 }
 
-void cache_resolve_also(struct cache *c, struct gw_str host)
+static void also(struct cache *c, struct gw_str host, bool inside)
 {
     char name[HOST_BYTES];
+    struct host *h;
 
     if (!copy_host(name, host) || is_literal(name)) {
         return;
     }
     pthread_mutex_lock(&c->resolver->mutex);
-    host_of(c->resolver, name);
+    h = host_of(c->resolver, name);
+    if (h != NULL && inside && !h->inside) {
+        h->inside = true;
+        h->next_ms = 0;
+        h->answered = h->pinned; /* of a name server that does not know it */
+    }
     pthread_mutex_unlock(&c->resolver->mutex);
+}
+
+void cache_resolve_also(struct cache *c, struct gw_str host)
+{
+    also(c, host, true);
+}
+
+void cache_resolve_upstream(struct cache *c, struct gw_str host)
+{
+    also(c, host, false);
 }
 
 /* Waits for the first answer. Under the mutex. */

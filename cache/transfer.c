@@ -175,7 +175,10 @@ size_t transfer_on_header(char *p, size_t size, size_t n, void *ctx)
         t->bad = FILL_RANGE;
         return 0;
     }
-    if (line.n == 0 && a->status == 206 && !t->checked) { /* a proxy's own answer is a 200 */
+    if (t->checked) { /* a trailer: it changes nothing that was judged */
+        return size * n;
+    }
+    if (line.n == 0 && a->status == 206) { /* a proxy's own answer is a 200 */
         return head_ended(t) ? size * n : 0;
     }
     if (gw_str_starts(line, GW_STR("HTTP/"))) { /* also after an interim answer or a proxy's own */

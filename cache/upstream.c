@@ -268,7 +268,7 @@ int cache_upstream_redirect(struct cache *c, const char *from, struct gw_str loc
     gw_buf_add_c(to, url);
     rc = gw_buf_ok(to, err);
     if (rc == GW_OK && c->upstream->proxy_host == NULL) {
-        cache_resolve_also(c, gw_str_c(p.host));
+        cache_resolve_upstream(c, gw_str_c(p.host));
     }
 done:
     curl_free(url);
@@ -328,8 +328,12 @@ static int add_resolve(struct cache *c, enum whom whom, const struct place *p, i
     const char *host = by_proxy ? c->upstream->proxy_host : p->host;
     const char *port = by_proxy ? c->upstream->proxy_port : p->port;
     char addresses[256], line[1024];
-    int rc = cache_addresses(c, gw_str_c(host), deadline_ms, addresses, sizeof(addresses), err);
+    int rc;
 
+    if (whom == TO_NODE) {
+        cache_resolve_also(c, gw_str_c(host));
+    }
+    rc = cache_addresses(c, gw_str_c(host), deadline_ms, addresses, sizeof(addresses), err);
     if (rc != GW_OK) {
         return rc;
     }
@@ -937,13 +941,17 @@ int cache_upstream_open(struct cache *c, struct gw_error *err)
         cache_upstream_close(c);
         return rc;
     }
-    cache_resolve_also(c, gw_str_c(up->proxy_host != NULL ? up->proxy_host : up->origin.host));
+    if (up->proxy_host != NULL) {
+        cache_resolve_also(c, gw_str_c(up->proxy_host));
+    } else {
+        cache_resolve_upstream(c, gw_str_c(up->origin.host));
+    }
     for (size_t i = 0; up->proxy_host == NULL && i < c->options.upstream.n_redirect_hosts; i++) {
         struct gw_str rest = c->options.upstream.redirect_hosts[i], host;
 
         if (gw_str_split(&rest, ':', &host) && memchr(host.p, '*', host.n) == NULL &&
             memchr(host.p, '[', host.n) == NULL) {
-            cache_resolve_also(c, host);
+            cache_resolve_upstream(c, host);
         }
     }
     return GW_OK;

@@ -123,6 +123,18 @@ static const struct option upstream_rows[] = {
          "cdn-lfs-us-1.huggingface.co",
      .help = "Hosts (`host`, `host:port` or `host:*`) that upstream may redirect a download to. "
              "Everything else is refused."},
+    {.name = "resolve",
+     .type = OPT_LIST,
+     .offset = AT(upstream.resolve),
+     .help =
+         "Addresses of upstream's hosts, `HOST:ADDRESS` each, which are not asked for: where the "
+         "machine's own name service calls this gateway huggingface.co, say."},
+    {.name = "dns",
+     .type = OPT_STRING,
+     .offset = AT(upstream.dns),
+     .help = "Name server that is asked for upstream's hosts, `ADDRESS[:PORT]` (IPv4), in place of "
+             "the machine's. Names of the directory, Redis, a proxy and other nodes are not asked "
+             "there."},
     {.name = "ttl",
      .type = OPT_TIME,
      .offset = AT(upstream.ttl_ms),
@@ -862,6 +874,30 @@ static bool lies_in(const char *path, const char *folder)
     return strncmp(path, folder, n) == 0 && (path[n] == '/' || path[n] == '\0' || n == 1);
 }
 
+static bool is_address(struct gw_str text, bool four_only)
+{
+    struct gw_network network;
+
+    return memchr(text.p, '/', text.n) == NULL && gw_network_parse(&network, text) &&
+           (!four_only || memchr(text.p, ':', text.n) == NULL);
+}
+
+static bool is_pin(struct gw_str text)
+{
+    struct gw_str host, rest = text;
+
+    return gw_str_split(&rest, ':', &host) && host.n != 0 && rest.n != 0 && is_address(rest, false);
+}
+
+static bool is_name_server(struct gw_str text)
+{
+    struct gw_str address, rest = text;
+    uint64_t port = 53;
+
+    return gw_str_split(&rest, ':', &address) && is_address(address, true) &&
+           (rest.p == NULL || gw_str_u64(rest, &port)) && port >= 1 && port <= 65535;
+}
+
 static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
@@ -883,6 +919,17 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
                         "metrics_allow: an address or a network, such as 10.0.0.0/8, not "
                         "\"" GW_STR_FMT "\"",
                         GW_STR_ARG(c->metrics_allow.items[i]));
+    at = node(root, "upstream", "resolve", NULL);
+    at = at ? at->child : NULL;
+    for (size_t i = 0; i < c->upstream.resolve.n; i++, at = at ? at->next : NULL)
+        if (!is_pin(c->upstream.resolve.items[i]))
+            return FAIL(l, at ? at : root,
+                        "upstream.resolve: HOST:ADDRESS, such as huggingface.co:203.0.113.7, not "
+                        "\"" GW_STR_FMT "\"",
+                        GW_STR_ARG(c->upstream.resolve.items[i]));
+    if (c->upstream.dns.n != 0 && !is_name_server(c->upstream.dns))
+        return FAIL(l, node(root, "upstream", "dns", NULL),
+                    "upstream.dns: an IPv4 address, such as 9.9.9.9 or 127.0.0.1:5353");
     if (!is_origin(c->upstream.url))
         return FAIL(l, node(root, "upstream", "url", NULL),
                     "upstream.url: scheme and host only, such as https://huggingface.co");

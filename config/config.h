@@ -54,7 +54,8 @@ struct config {
         struct gw_str url;
         const char *token_file, *ca_file;
         struct gw_str proxy;
-        struct config_list redirect_hosts;
+        struct config_list redirect_hosts, resolve;
+        struct gw_str dns;
         int64_t ttl_ms, stale_max_ms, connect_timeout_ms, stall_timeout_ms;
         uint64_t transfers, max_transfers; /* of one blob; of one worker */
     } upstream;

@@ -1,10 +1,11 @@
-"""Workers are killed at random while 16 clients read ranges and wholes of files that are being fetched.
+"""Workers, or all of nginx, are killed at random while 16 clients read ranges and wholes of files that are being fetched.
 
     make killtest N=200 [SEED=...]      so many rounds
     make e2e                            a few
 
-Each round: a new file, 16 clients at random offsets, kill -9 of a worker, or of both, at a random moment, once or twice. No byte that comes is wrong, what
-is complete is right, nobody is stuck, and upstream sends the file once but for what was under way.
+Each round: a new file, 16 clients at random offsets, kill -9 of a worker, of both, or of everything with a start after it, at a random moment, once or twice.
+No byte that comes is wrong, what is complete is right, nobody is stuck, upstream sends the file once but for what was under way, and after each kill every
+granule that the map calls valid holds the file's bytes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import os
 import random
 from typing import Callable
 
+import pytest
 from conftest import COUNTS
 from downloads import MIB, Download, forget, fresh, slice_of, whole
+from parts import valid, wrong
 
 from tests.lab import procs
 from tests.lab.hubctl import HubProcess
@@ -39,6 +42,7 @@ def spread(dice: random.Random, world: World, facts: dict) -> list[tuple[int, in
     return clients
 
 
+@pytest.mark.timeout(120 + 10 * ROUNDS)
 def test_kills(make_world: Callable[..., World], hub: HubProcess) -> None:
     dice = random.Random(SEED)
     print(f"killtest: seed {SEED}, {ROUNDS} rounds")
@@ -53,9 +57,18 @@ def test_kills(make_world: Callable[..., World], hub: HubProcess) -> None:
             before = hub.content_bytes()
             target = min(before + dice.randrange(MIB // 10, 4 * MIB), facts["size"] - 1)
             procs.wait_until("some bytes", lambda: hub.content_bytes() >= target or not any(each.is_alive() for _, _, each in clients), 60)
-            for pid in dice.sample(world.nginx.workers(), dice.randrange(1, 3)):
-                world.nginx.kill_worker(pid)
+            if number % 3 == 2:
+                world.nginx.kill()
+                COUNTS["killtest: of everything"] += 1
+            else:
+                for pid in dice.sample(world.nginx.workers(), dice.randrange(1, 3)):
+                    world.nginx.kill_worker(pid)
+                    kills += 1
+            assert not wrong(world, facts), f"round {number}, seed {SEED}: granules are not what the map says"
+            COUNTS["killtest: granules compared"] += len(valid(world, facts))
+            if number % 3 == 2:
                 kills += 1
+                world.nginx.start()
         hub.heal(slow)
         last = Download(world, facts["main"]).done()
         assert (last.status, last.clean, last.sha256) == (200, True, facts["sha256"]), f"round {number}, seed {SEED}"
