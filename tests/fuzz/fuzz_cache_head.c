@@ -49,7 +49,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     memset(image, 0, sizeof(image));
-    map_format(image, (struct gw_str){digest, 64}, SIZE, GW_STR("/a/b"), 1, 1, 1);
+    map_format(image, (struct gw_str){digest, 64}, SIZE, GW_STR("/a/b"), 0, 1, 1, 1);
     fill.map = (struct map){.map_fd = -1, .part_fd = -1, .image = image, .bytes = sizeof(image)};
     fill.map.head = (const struct map_head *)(const void *)image;
     fill.map.live = (struct map_live *)(void *)(image + MAP_PAGE);
