@@ -15,7 +15,7 @@ enum gw_peer {
     GW_PEER_REPO,
     GW_PEER_DISK,
     GW_PEER_READ, /* the disk too: pages of files that are not in memory, and nothing else */
-    GW_PEER_GIT,  /* git as a child: refs and pushes, each as long as it takes */
+    GW_PEER_GIT,  /* git as a child that takes a push: minutes */
     GW_PEER_COUNT
 };
 

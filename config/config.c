@@ -402,7 +402,7 @@ static const struct option limits_rows[] = {
      .def = "4",
      .min = 1,
      .max = 64,
-     .help = "Lists of refs for git clients, and pushes, in flight per worker."},
+     .help = "Pushes by git in flight per worker."},
     {0},
 };
 

@@ -213,6 +213,7 @@ upstream:
     bind_password_file: secrets/ldap-service
     user_base: {json.dumps(PEOPLE)}
     user_filter: "(&(uid=${{user}})(employeeType=active))"
+git: {{command: {json.dumps(str(nginx.command_file()))}}}     # git clone and push
 policy_dir: policy.d
 audit_file: logs/audit.jsonl
 """)

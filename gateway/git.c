@@ -15,7 +15,7 @@
     (64u << 20)              /* of a request for a fetch: what is wanted and what is there         \
                               */
 #define SAYS_MAX (32u << 20) /* of git, about refs and pushes */
-#define REFS_MS 60000
+#define REFS_MS 20000
 #define REFUSED_MAX (16u << 10)
 #define PROTOCOL_MAX 64u
 
@@ -272,10 +272,10 @@ static int begin(struct gateway *gw, struct gateway_request *req)
     b->refused = GW_STR("");
     b->may_take_ms = refs ? REFS_MS : gw->config->git.push_ms;
     u->store = b;
-    if (refs || push) { /* as long as git is at it, in a lane of its own */
-        u->peer = GW_PEER_GIT;
+    if (refs || push)
         u->wait_ms = gw->config->limits.wait_ms + b->may_take_ms;
-    }
+    if (!refs && push) /* as long as git is at it: others must not wait for that */
+        u->peer = GW_PEER_GIT;
     return b->o.id.ns.p && b->o.id.name.p && b->o.protocol.p ? GW_OK : GW_NO_MEMORY;
 }
 

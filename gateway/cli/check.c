@@ -88,6 +88,19 @@ static bool check_users(const struct gateway_snapshot *s)
     return true;
 }
 
+/* Not needed to run: without it nobody clones or pushes. */
+static void check_git(const struct gateway_snapshot *s)
+{
+    const char *command = s->config->git.command;
+
+    if (access(command, X_OK) != 0)
+        line("git", true, "no clone or push: git.command %s: %s", command, strerror(errno));
+    else if (access("/usr/bin/git", X_OK) != 0 && access("/bin/git", X_OK) != 0)
+        line("git", true, "no clone or push: git is not installed");
+    else
+        line("git", true, "clone and push by %s", command);
+}
+
 int cli_check(struct cli *cli)
 {
     struct gateway_snapshot *s = cli_snapshot(cli);
@@ -117,6 +130,7 @@ int cli_check(struct cli *cli)
         fine = false;
     }
     fine = check_users(s) && fine;
+    check_git(s);
     if (!cli->offline) {
         fine = check_directories(s) && fine;
         fine = check_redis(s) && fine;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -346,60 +347,105 @@ def test_path_and_branch_rules(make_world: Callable[..., World]) -> None:
     assert "refs/heads/dev" in refs(world, f"{ORG}/llm")
 
 
-def big(world: World, git: Git, name: str, count: int = 60) -> Path:
-    """A repository whose clone takes a while: many files of noise."""
+def big(world: World, git: Git, name: str, count: int = 30) -> str:
+    """A repository whose clone takes a while: many files of noise.  Its tip."""
     here = git.clone(create(world, name))
-    git.commit(here, {f"noise/{i}": os.urandom(1 * MIB) for i in range(count)})
+    tip = git.commit(here, {f"noise/{i}": os.urandom(1 * MIB) for i in range(count)})
     git("push", "origin", "main", cwd=here)
-    return here
+    return tip
 
 
 def pkt(line: str) -> str:
     return f"{len(line) + 4:04x}{line}"
 
 
-def kill(process: subprocess.Popen) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+class Fetch:
+    """A fetch of everything by curl, so slowly that it can be watched."""
+
+    def __init__(self, world: World, tip: str, to: Path, rate: str) -> None:
+        self.world, self.to = world, to
+        request = to.with_suffix(".request")
+        request.write_text(pkt("command=fetch\n") + "0001" + pkt(f"want {tip}\n") + pkt("done\n") + "0000")
+        self.process = subprocess.Popen(
+            ["curl", "-sS", "--fail", "--limit-rate", rate, "-o", str(to), "-H", "Git-Protocol: version=2",
+             "-H", "Content-Type: application/x-git-upload-pack-request", "-H", f"Authorization: Bearer {world.tokens['writer']}",
+             "--data-binary", f"@{request}", f"{world.url}/{ORG}/big/git-upload-pack"], start_new_session=True)
+        procs.wait_until("the first bytes", lambda: to.exists() and to.stat().st_size > 0)
+
+    def kill(self) -> None:
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def is_whole(self) -> bool:
+        assert self.process.wait(60) == 0
+        data, pack, at = self.to.read_bytes(), b"", 0
+        while at < len(data):
+            n = int(data[at:at + 4], 16)
+            pack += data[at + 5:at + n] if n > 4 and data[at + 4] == 1 else b""
+            at += max(n, 4)
+        return pack[:4] == b"PACK" and hashlib.sha1(pack[:-20]).digest() == pack[-20:]
 
 
-def test_clients_that_leave(make_world: Callable[..., World]) -> None:
-    world = make_world(workers=1, main_extra="worker_shutdown_timeout 60s;")
+def test_clients_that_leave_reload_kill(make_world: Callable[..., World], tmp_path: Path) -> None:
+    world = make_world(workers=1, settings={"git.clones": 1})
     git = Git(world)
-    big(world, git, "big")
-    slow = ["curl", "-sS", "--limit-rate", "1M", "-o", "/dev/null", "-u", f"x:{world.tokens['writer']}", "-H", "Git-Protocol: version=2",
-            "-H", "Content-Type: application/x-git-upload-pack-request", f"{world.url}/{ORG}/big/git-upload-pack", "--data-binary", "@-"]
-    tip = git("ls-remote", f"{world.url}/{ORG}/big", "refs/heads/main").split()[0]
-    request = pkt("command=fetch\n") + "0001" + pkt(f"want {tip}\n") + pkt("done\n") + "0000"
-    process = subprocess.Popen(slow, stdin=subprocess.PIPE, start_new_session=True)
-    assert process.stdin
-    process.stdin.write(request.encode())
-    process.stdin.close()
-    procs.wait_until("git to start", lambda: any("upload-pack" in each for each in children(world)))
-    kill(process)
+    tip = big(world, git, "big")
+    # a client that leaves in mid-clone
+    fetch = Fetch(world, tip, tmp_path / "left", "2M")
+    assert any("upload-pack" in each for each in children(world)), children(world)
+    got = world.get(f"/{ORG}/big/git-upload-pack", "writer", "POST", body=b"0000")
+    assert got.status == 429 and b"Too many clones" in got.body      # git.clones
+    fetch.kill()
+    no_children(world)
+    # a reload in mid-clone: the old worker serves it to the end
+    fetch = Fetch(world, tip, tmp_path / "reload", "10M")
+    world.nginx.reload()
+    assert any("upload-pack" in each for each in children(world)) and world.get(f"/{ORG}/big/git-upload-pack", "writer", "POST",
+                                                                              body=b"0000").status == 200
+    assert fetch.is_whole()
     no_children(world)
     # a push of which only a part came
-    head, rest = b"0000", b"x" * 1000
-    process = subprocess.Popen(["curl", "-sS", "-T", "-", "-X", "POST", "-u", f"x:{world.tokens['writer']}", "-H",
+    process = subprocess.Popen(["curl", "-sS", "-T", "-", "-X", "POST", "-H", f"Authorization: Bearer {world.tokens['writer']}", "-H",
                                 "Content-Type: application/x-git-receive-pack-request", f"{world.url}/{ORG}/big/git-receive-pack"],
                                stdin=subprocess.PIPE, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert process.stdin
-    process.stdin.write(head + rest)
+    process.stdin.write(b"x" * 3 * MIB)
     process.stdin.flush()
-    kill(process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     no_children(world)
     procs.wait_until("data/tmp to be empty", lambda: not list((world.folder / "data/tmp").iterdir()))
+    # a worker that is killed takes its git along
+    fetch = Fetch(world, tip, tmp_path / "killed", "2M")
+    world.expect_log("exited on signal 9")
+    for worker in world.nginx.workers():
+        os.kill(worker, signal.SIGKILL)
+    fetch.process.wait(60)
+    no_children(world)
 
 
-def test_reload_in_mid_clone(make_world: Callable[..., World]) -> None:
-    world = make_world(workers=1)
+def test_limits_and_lock(make_world: Callable[..., World]) -> None:
+    world = make_world(workers=1, settings={"git.push_bytes": "2MiB"})
     git = Git(world)
-    here = big(world, git, "big", 40)
-    there = git.home / "slow"
-    relay = subprocess.Popen(["git", "clone", "-q", f"{world.url}/{ORG}/big", str(there)], env={**git.env, "GIT_TRACE_PACKET": "0"},
-                             start_new_session=True)
-    procs.wait_until("git to start", lambda: relay.poll() is not None or any("upload-pack" in each for each in children(world)))
-    world.nginx.reload()
-    assert relay.wait(60) == 0
-    assert git("rev-parse", "HEAD", cwd=there) == git("rev-parse", "HEAD", cwd=here)
+    name = create(world, "limits")
+    here = git.clone(name)
+    before = refs(world, name)
+    git.commit(here, {"noise.dat": os.urandom(3 * MIB)})
+    assert "413" in git.refused("push", "origin", "main", cwd=here)
+    git("reset", "-q", "--hard", "origin/main", cwd=here)
+    git.commit(here, {"zeros.dat": bytes(300 * MIB)})                   # 300 KiB of pack
+    assert "files larger than 10 MiB" in git.refused("push", "origin", "main", cwd=here)
+    assert refs(world, name) == before and not list(bare(world, name).rglob("tmp_*"))
+    git("reset", "-q", "--hard", "origin/main", cwd=here)
+    git.commit(here, {"a.txt": b"a"})
+    with open(bare(world, name) / ".gw.lock") as lock:                  # another writer
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process = subprocess.Popen(["git", "push", "-q", "origin", "main"], cwd=here, env=git.env, stderr=subprocess.DEVNULL)
+        procs.wait_until("the hook", lambda: any("pre-receive" in each for each in children(world)))
+        assert process.poll() is None and refs(world, name) == before
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        assert process.wait(60) == 0
+        fcntl.flock(lock, fcntl.LOCK_EX)                                # the push has let go of it
+    assert git("rev-parse", "HEAD", cwd=here) in refs(world, name)
+    is_sound(world, name)
     no_children(world)
