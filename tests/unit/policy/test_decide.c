@@ -556,6 +556,69 @@ static void test_roles(void **state)
     assert_false(policy_role_allows((enum policy_role)9, POLICY_READ));
 }
 
+static struct policy_decision every(const struct policy *p, const char *who, const char *what)
+{
+    struct policy_object o = {0};
+    struct asker a = {0};
+    enum policy_action action;
+
+    asker_parse(&a, who);
+    question_parse(what, &action, &o);
+    return policy_decide_every(p, &a.subject, action, &o, NOW);
+}
+
+/* A clone gives all: a rule for some files or revisions holds as a deny only. */
+static void test_every(void **state)
+{
+    static const char yaml[] =
+        "version: 1\nrules:\n"
+        "- {id: all, allow: [write], to: [\"user:ann\"], where: {repo: o/*}}\n"
+        "- {id: some, allow: [read], to: [\"user:bo\"], where: {repo: o/*, files: [\"*.json\"]}}\n"
+        "- {id: but, allow: [read], to: [\"user:cy\"], where: {repo: o/*, files_not: "
+        "[\"*.bin\"]}}\n"
+        "- {id: main, allow: [read], to: [\"user:di\"], where: {repo: o/*, revisions: [main]}}\n"
+        "- {id: closed, deny: [read], to: [\"user:ann\"], where: {repo: o/closed, files: [x]}}\n"
+        "- {id: old, deny: [read], to: [\"user:ann\"], where: {repo: o/old, revisions: [v1]}}\n"
+        "- {id: keep, deny: [write], to: [\"user:ann\"], where: {repo: o/keep, revisions: "
+        "[main]}}\n"
+        "- {id: ro, deny: [write], to: [\"user:ann\"], where: {repo: o/ro, files: [\"*.md\"]}}\n";
+    static const struct {
+        const char *who, *what;
+        bool allowed;
+        const char *rule;
+    } rows[] = {
+        {"user:ann", "read model:o/a", true, "all"},
+        {"user:ann", "write model:o/a", true, "all"},
+        {"user:bo", "read model:o/a", false, NULL},
+        {"user:cy", "read model:o/a", false, NULL},
+        {"user:di", "read model:o/a", false, NULL},
+        {"user:di", "read model:o/a@main", true, "main"},
+        {"user:di", "read model:o/a@dev", false, NULL},
+        {"user:ann", "read model:o/closed", false, "closed"},
+        {"user:ann", "read model:o/old", false, "old"},
+        {"user:ann", "read model:o/old@v2", true, "all"},
+        {"user:ann", "write model:o/keep", false, "keep"},
+        {"user:ann", "write model:o/keep@main", false, "keep"},
+        {"user:ann", "write model:o/keep@dev", true, "all"},
+        {"user:ann", "read model:o/keep", true, "all"},
+        {"user:ann", "write model:o/ro@dev", false, "ro"},
+        {"anonymous", "read model:o/a", false, NULL},
+    };
+    struct policy *p = must_parse(yaml);
+
+    for (size_t i = 0; i < COUNT(rows); i++) {
+        struct policy_decision d = every(p, rows[i].who, rows[i].what);
+
+        if ((d.effect == POLICY_ALLOW) != rows[i].allowed ||
+            (rows[i].rule == NULL ? d.rule != NULL
+                                  : !gw_str_eq_c(policy_rule_id(d.rule), rows[i].rule))) {
+            fail_msg("%s %s: %d by " GW_STR_FMT, rows[i].who, rows[i].what, d.effect,
+                     GW_STR_ARG(policy_rule_id(d.rule)));
+        }
+    }
+    policy_unref(p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -565,6 +628,7 @@ int main(void)
         cmocka_unit_test(test_directory_spellings),
         cmocka_unit_test(test_where),
         cmocka_unit_test(test_revisions),
+        cmocka_unit_test(test_every),
         cmocka_unit_test(test_files),
         cmocka_unit_test(test_deny_wins_and_order_is_nothing),
         cmocka_unit_test(test_a_reason_is_preferred),
