@@ -14,7 +14,9 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/encode.h"
 #include "base/file.h"
+#include "base/sha.h"
 
 #include <git2.h>
 #include <zlib.h>
@@ -38,6 +40,7 @@ struct repo_serve {
     struct repo_serve_options o;
     struct repo_work work; /* its arena holds all strings */
     struct repo_place place;
+    const char *hooks;      /* the folder */
     int body, output, life; /* -1: not open */
     uint64_t bytes;         /* of the body, inflated */
     struct gw_buf head;     /* of a push */
@@ -75,6 +78,17 @@ static int open_body(struct repo_serve *s, struct gw_error *err)
     return GW_OK;
 }
 
+static int name_hooks(struct repo_serve *s, struct gw_error *err)
+{
+    uint8_t sum[32];
+    char hex[65];
+
+    gw_sha256_once(s->o.command, strlen(s->o.command), sum);
+    gw_hex_encode(hex, sum, sizeof(sum));
+    s->hooks = gw_arena_printf(&s->work.a, "%s/hooks/%.16s", s->o.data_dir, hex).p;
+    return s->hooks != NULL ? GW_OK : no_memory(err);
+}
+
 int repo_serve_open(struct repo_serve **out, const struct repo_serve_options *o,
                     struct gw_error *err)
 {
@@ -90,6 +104,9 @@ int repo_serve_open(struct repo_serve **out, const struct repo_serve_options *o,
     rc = repo_work_begin(&s->work, o->data_dir, err);
     if (rc == GW_OK) {
         rc = repo_locate(o->data_dir, &o->id, &s->work.a, &s->place, err);
+    }
+    if (rc == GW_OK) {
+        rc = name_hooks(s, err);
     }
     if (rc == GW_OK) {
         rc = open_body(s, err);
@@ -204,15 +221,14 @@ static int make_env(struct repo_serve *s, const char *env[ENV_MAX], struct gw_st
                     struct gw_error *err)
 {
     struct gw_arena *a = &s->work.a;
-    const char *hooks = gw_arena_printf(a, "%s/hooks", s->work.dir).p;
     size_t n = 0;
-    bool ok = hooks != NULL && put_env(s, env, &n, GW_STR("PATH=/usr/bin:/bin")) &&
-              put_env(s, env, &n, GW_STR("LANG=C")) &&
-              put_env(s, env, &n, GW_STR("HOME=/nonexistent")) &&
-              put_env(s, env, &n, GW_STR("GIT_CONFIG_NOSYSTEM=1")) &&
-              put_env(s, env, &n, GW_STR("GIT_CONFIG_GLOBAL=/dev/null")) &&
-              put_env(s, env, &n, GW_STR("GIT_NO_REPLACE_OBJECTS=1")) &&
-              put_env(s, env, &n, GW_STR("GIT_TERMINAL_PROMPT=0")) && put_config(s, env, &n, hooks);
+    bool ok =
+        put_env(s, env, &n, GW_STR("PATH=/usr/bin:/bin")) &&
+        put_env(s, env, &n, GW_STR("LANG=C")) && put_env(s, env, &n, GW_STR("HOME=/nonexistent")) &&
+        put_env(s, env, &n, GW_STR("GIT_CONFIG_NOSYSTEM=1")) &&
+        put_env(s, env, &n, GW_STR("GIT_CONFIG_GLOBAL=/dev/null")) &&
+        put_env(s, env, &n, GW_STR("GIT_NO_REPLACE_OBJECTS=1")) &&
+        put_env(s, env, &n, GW_STR("GIT_TERMINAL_PROMPT=0")) && put_config(s, env, &n, s->hooks);
 
     if (ok && s->o.protocol.n != 0) {
         ok = put_env(s, env, &n,
@@ -220,25 +236,36 @@ static int make_env(struct repo_serve *s, const char *env[ENV_MAX], struct gw_st
     }
     if (ok && s->o.service == REPO_RECEIVE_PACK) {
         ok = put_env(s, env, &n, gw_arena_printf(a, "HUBGATE_REPOSITORY=%s", s->place.path)) &&
+             put_env(s, env, &n, gw_arena_printf(a, "HUBGATE_HOOK=%s/pre-receive", s->hooks)) &&
              put_env(s, env, &n,
                      gw_arena_printf(a, "HUBGATE_REFUSED=" GW_STR_FMT, GW_STR_ARG(refused)));
     }
     return ok ? GW_OK : no_memory(err);
 }
 
-/* hooks/pre-receive is the command itself: no file that a push could reach. */
+/* data/hooks/<digest of the command>/pre-receive leads to the command: no file that a push could
+ * reach, and one that nobody removes, for git takes a push that it finds no hook for. */
 static int make_hooks(struct repo_serve *s, struct gw_error *err)
 {
-    struct gw_str dir = gw_arena_printf(&s->work.a, "%s/hooks", s->work.dir);
-    struct gw_str hook = gw_arena_printf(&s->work.a, "%s/hooks/pre-receive", s->work.dir);
+    struct gw_arena *a = &s->work.a;
+    struct gw_str hook = gw_arena_printf(a, "%s/pre-receive", s->hooks);
+    struct gw_str new = gw_arena_printf(a, "%s/hook", s->work.dir);
+    char to[4096];
+    ssize_t n;
+    int rc;
 
-    if (dir.p == NULL || hook.p == NULL) {
+    if (hook.p == NULL || new.p == NULL) {
         return no_memory(err);
     }
-    if (mkdir(dir.p, 0700) != 0 || symlink(s->o.command, hook.p) != 0) {
-        return gw_fail(err, GW_IO, errno, "make %s: %s", hook.p, strerrordesc_np(errno));
+    n = readlink(hook.p, to, sizeof(to));
+    if (n >= 0 && gw_str_eq_c((struct gw_str){to, (size_t)n}, s->o.command)) {
+        return GW_OK;
     }
-    return GW_OK;
+    rc = gw_dir_make(s->hooks, 0750, err);
+    if (rc == GW_OK && (symlink(s->o.command, new.p) != 0 || rename(new.p, hook.p) != 0)) {
+        rc = gw_fail(err, GW_IO, errno, "make %s: %s", hook.p, strerrordesc_np(errno));
+    }
+    return rc;
 }
 
 /* Above all numbers that the child gets, so that no dup2 closes what a later one needs. */

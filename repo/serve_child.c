@@ -97,6 +97,7 @@ int repo_serve_child(int argc, char **argv)
     bool advertise = argc == 4 && strcmp(argv[1], "refs") == 0;
     char *git[8], verb[16], rpc[] = "--stateless-rpc", name[] = "git",
                             refs[] = "--http-backend-info-refs";
+    const char *hook = getenv("HUBGATE_HOOK");
     uint64_t bytes;
     size_t n = 0;
     pid_t pid;
@@ -105,6 +106,9 @@ int repo_serve_child(int argc, char **argv)
     if (argc != 4 || (!push && strcmp(argv[0], "upload-pack") != 0) ||
         !gw_str_u64(gw_str_c(argv[2]), &bytes)) {
         return 2;
+    }
+    if (push && !advertise && (hook == NULL || access(hook, X_OK) != 0)) {
+        return 0; /* git would take the push without it */
     }
     memcpy(verb, argv[0], strlen(argv[0]) + 1);
     git[n++] = name;
