@@ -75,5 +75,8 @@ int cli_hook(struct cli *cli)
         fputs(says.p, stderr);
     else if (rc != GW_OK)
         fprintf(stderr, "%s\n", err.text);
+    gw_buf_release(&says);
+    gw_arena_release(&a);
+    repo_exit();
     return rc == GW_OK ? 0 : 1;
 }

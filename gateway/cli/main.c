@@ -281,17 +281,18 @@ int main(int argc, char **argv)
     struct cli cli = {0};
     const struct rlimit no_core = {0, 0};
     const struct cli_command *command;
-    char **words = calloc((size_t)argc + 1, sizeof(*words));
+    char **words;
     const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
     int n = 0, used;
 
-    (void)setrlimit(RLIMIT_CORE, &no_core); /* secrets are in our memory */
-    if (words == NULL)
-        return cli_error("no memory");
+    (void)setrlimit(RLIMIT_CORE, &no_core);                /* secrets are in our memory */
     if (name != NULL && strcmp(name, "/pre-receive") == 0) /* a link to us: repo/serve.c */
         return cli_hook(&cli);
     if (argc > 1 && strcmp(argv[1], "git-child") == 0) /* workers start git through it */
         return repo_serve_child(argc - 2, argv + 2);
+    words = calloc((size_t)argc + 1, sizeof(*words));
+    if (words == NULL)
+        return cli_error("no memory");
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
             return help(stdout);
