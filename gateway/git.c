@@ -368,7 +368,8 @@ static int judge_refs(struct gateway *gw, struct gateway_request *req, struct gw
     return GW_OK;
 }
 
-static int answer_push(struct gateway_request *req, struct gateway_answer *ans, struct gw_str text)
+static int answer_push(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
+                       struct gw_str text)
 {
     struct gateway_state *st = req->state;
     struct gw_str line, name, commit;
@@ -381,6 +382,7 @@ static int answer_push(struct gateway_request *req, struct gateway_answer *ans, 
                                   ? gw_str_sub(name, 11, name.n)
                                   : gw_str_sub(name, 10, name.n);
         st->object.commit = st->commit = commit;
+        repack_later(gw, req);
     }
     fill(req, ans, "result");
     ans->kind = text.n ? GATEWAY_MEMORY : GATEWAY_EMPTY;
@@ -446,7 +448,7 @@ int git_service(struct gateway *gw, struct gateway_request *req, struct gateway_
     if (rc != GW_OK)
         return failed(gw, req, ans, &err);
     if (push)
-        return answer_push(req, ans, text);
+        return answer_push(gw, req, ans, text);
     fill(req, ans, "result");
     ans->kind = GATEWAY_PIPE;
     return GW_OK;
