@@ -7,8 +7,8 @@
 #include "ngx_http_hubgate.h"
 
 
-#define NGX_HTTP_HUBGATE_PIECE   65536
-#define NGX_HTTP_HUBGATE_PIECES  8                 /* in one turn of the loop */
+#define NGX_HTTP_HUBGATE_PIECE   262144
+#define NGX_HTTP_HUBGATE_PIECES  4                 /* in one turn of the loop */
 #define NGX_HTTP_HUBGATE_LOOK    30000
 
 

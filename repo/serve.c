@@ -192,7 +192,7 @@ static bool put_config(struct repo_serve *s, const char *env[ENV_MAX], size_t *n
         {"safe.directory", "*"},
         {"core.hooksPath", hooks},
         {"core.fsync", "all"},
-        {"core.bigFileThreshold", "32m"},
+        {"core.bigFileThreshold", "512k"}, /* no search for deltas in binaries */
         {"core.packedGitWindowSize", "64m"},
         {"core.packedGitLimit", "1g"},
         {"pack.threads", "1"},
