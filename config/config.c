@@ -534,6 +534,12 @@ static const struct option top_rows[] = {
      .rows = git_rows,
      .help = "Clients that speak git: docs/clients.md."},
     {.name = "limits", .type = OPT_MAP, .rows = limits_rows, .help = "Ceilings."},
+    {.name = "quotas",
+     .type = OPT_LIST,
+     .offset = AT(quotas),
+     .help = "How many bytes a private namespace may hold, such as `[\"acme=2TiB\", \"u-*=50GiB\", "
+             "\"*=500GiB\"]`; the first that fits the name counts. What does not fit is refused "
+             "before it is sent. Empty: as much as the disk."},
     {.name = "multipart",
      .type = OPT_MAP,
      .rows = multipart_rows,
@@ -898,11 +904,38 @@ static bool is_name_server(struct gw_str text)
            (rest.p == NULL || gw_str_u64(rest, &port)) && port >= 1 && port <= 65535;
 }
 
+static bool read_quota(struct gw_str text, struct gw_str *pattern, uint64_t *bytes)
+{
+    const char *star;
+
+    if (!gw_str_split(&text, '=', pattern) || text.p == NULL || pattern->n == 0)
+        return false;
+    star = memchr(pattern->p, '*', pattern->n);
+    return (star == NULL || star == pattern->p + pattern->n - 1) && gw_bytes_parse(text, bytes);
+}
+
+bool config_quota(const struct config *c, struct gw_str ns, uint64_t *bytes)
+{
+    for (size_t i = 0; i < c->quotas.n; i++) {
+        struct gw_str pattern;
+
+        if (!read_quota(c->quotas.items[i], &pattern, bytes))
+            continue; /* it was checked */
+        if (gw_str_ieq(ns, pattern) ||
+            (gw_str_ends(pattern, GW_STR("*")) && ns.n >= pattern.n - 1 &&
+             gw_str_ieq(gw_str_sub(ns, 0, pattern.n - 1), gw_str_sub(pattern, 0, pattern.n - 1))))
+            return true;
+    }
+    return false;
+}
+
 static int check_whole(struct loader *l, const struct gw_yaml *root)
 {
     struct config *c = l->c;
     const struct gw_yaml *urls = gw_yaml_get(root, "public_urls"), *at = urls ? urls->child : NULL;
     struct gw_network network;
+    struct gw_str pattern;
+    uint64_t bytes;
     int rc;
 
     for (size_t i = 0; i < c->public_urls.n; i++, at = at ? at->next : NULL)
@@ -930,6 +963,14 @@ static int check_whole(struct loader *l, const struct gw_yaml *root)
     if (c->upstream.dns.n != 0 && !is_name_server(c->upstream.dns))
         return FAIL(l, node(root, "upstream", "dns", NULL),
                     "upstream.dns: an IPv4 address, such as 9.9.9.9 or 127.0.0.1:5353");
+    at = gw_yaml_get(root, "quotas");
+    at = at ? at->child : NULL;
+    for (size_t i = 0; i < c->quotas.n; i++, at = at ? at->next : NULL)
+        if (!read_quota(c->quotas.items[i], &pattern, &bytes))
+            return FAIL(l, at ? at : root,
+                        "quotas: NAMESPACE=SIZE, such as acme=500GiB, u-*=50GiB or *=1TiB, not "
+                        "\"" GW_STR_FMT "\"",
+                        GW_STR_ARG(c->quotas.items[i]));
     if (!is_origin(c->upstream.url))
         return FAIL(l, node(root, "upstream", "url", NULL),
                     "upstream.url: scheme and host only, such as https://huggingface.co");

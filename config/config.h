@@ -90,8 +90,12 @@ struct config {
         uint64_t push_bytes, clones;
         int64_t push_ms;
     } git;
-    struct gw_arena arena; /* owns every string above */
+    struct config_list quotas; /* NAMESPACE=SIZE: config_quota */
+    struct gw_arena arena;     /* owns every string above */
 };
+
+/* How many bytes this namespace may hold; false: as many as the disk. */
+bool config_quota(const struct config *c, struct gw_str ns, uint64_t *bytes);
 
 /**
  * Parse and check a configuration.

@@ -45,6 +45,13 @@ static void put_subject(struct gw_buf *out, const struct gateway_state *st)
     gw_buf_add_char(out, '}');
 }
 
+/* What is behind such an address lets whoever has it do it again. */
+static bool is_credential(enum hub_route r)
+{
+    return r == HUB_OBJECT || r == HUB_OBJECT_GET || r == HUB_OBJECT_VERIFY ||
+           r == HUB_OBJECT_PART || r == HUB_OBJECT_COMPLETE;
+}
+
 static void put_resource(struct gw_buf *out, const struct gateway_state *st)
 {
     const struct policy_object *o = &st->object;
@@ -66,8 +73,10 @@ static void put_resource(struct gw_buf *out, const struct gateway_state *st)
     put_text(out, "revision", o->revision, HUB_REVISION_MAX);
     if (o->commit.n)
         put_text(out, "commit", o->commit, 40);
-    if (st->target.path.n || o->path.n) /* the object's: of a write, the file that was refused */
-        put_text(out, "path", st->target.path.n ? st->target.path : o->path, 1024);
+    if (st->target.path.n && !is_credential(st->target.route))
+        put_text(out, "path", st->target.path, 1024);
+    else if (o->path.n) /* of a write, the file that was refused */
+        put_text(out, "path", o->path, 1024);
     if (st->digest.n)
         put_text(out, "digest", st->digest, 64);
     gw_buf_add_char(out, '}');

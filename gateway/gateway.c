@@ -83,6 +83,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
 
     if (gw == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the gateway");
+    pthread_mutex_init(&gw->quotas.lock, NULL);
     gw->snapshot = o->snapshot;
     gw->config = o->snapshot->config;
     gw->policy = o->snapshot->policy;
@@ -145,6 +146,7 @@ void gateway_close(struct gateway *gw)
     cache_slot_release(&gw->shared->cache, gw->slot);
     repo_exit();
     gw_buf_release(&gw->audit.lines);
+    pthread_mutex_destroy(&gw->quotas.lock);
     gw_wipe(gw->key, sizeof(gw->key));
     gw_wipe(gw->boot_key, sizeof(gw->boot_key));
     gw_free(gw);
@@ -242,6 +244,11 @@ static int refuse_parse(struct gateway *gw, struct gateway_request *req, struct 
 
     switch (st->parse_status) {
     case GW_NOT_FOUND:
+        if (st->parse_error.sys == HUB_NO_SUCH_API) /* a 404 would read "no such repository" */
+            return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
+                                 GW_STR("This gateway does not offer this part of the Hub's API: "
+                                        "see its docs/clients.md for what it does."),
+                                 0);
         return answer_refuse(gw, req, ans, HUB_NO_ROUTE, GW_STR(""), 0);
     case GW_TOO_LARGE:
         return answer_refuse(gw, req, ans, HUB_TOO_LARGE, text, 0);
@@ -304,9 +311,16 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
         return document_tree(gw, req, ans);
     case HUB_PATHS_INFO:
         return document_paths(gw, req, ans);
+    case HUB_DISCUSSIONS:
+        if (gw_str_eq_c(req->method, "POST"))
+            return answer_refuse(
+                gw, req, ans, HUB_NOT_BUILT,
+                GW_STR("There are no discussions here. To propose a change, commit "
+                       "it with create_pr."),
+                0);
+        return document_other(gw, req, ans);
     case HUB_REFS:
     case HUB_COMMITS:
-    case HUB_DISCUSSIONS:
     case HUB_TREESIZE:
         return document_other(gw, req, ans);
     case HUB_AUTH_CHECK:

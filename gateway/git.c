@@ -89,7 +89,7 @@ int git_admit_every(struct gateway *gw, struct gateway_request *req, struct gate
                           "only some of this repository: use hf download."));
 }
 
-static int admit_git(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+static int admit_name(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     const struct hub_target *t = &st->target;
@@ -112,6 +112,19 @@ static int admit_git(struct gateway *gw, struct gateway_request *req, struct gat
         return GW_FORBIDDEN;
     }
     return is_push(t) ? GW_OK : git_admit_every(gw, req, ans, t);
+}
+
+/* A repository that has another name now is served under the old one too, to who may use both: git
+ * that was sent elsewhere after a 401 would still post to where it began (http.c,
+ * http_request_reauth). */
+static int admit_git(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    int rc = admit_name(gw, req, ans);
+
+    if (rc != GW_OK || req->state->upload != NULL)
+        return rc;
+    rc = resolve_renamed(gw, req);
+    return rc == GW_CONFLICT ? admit_name(gw, req, ans) : rc;
 }
 
 /* ---- jobs ---- */
@@ -223,6 +236,16 @@ static int body_finish(struct upload *u, struct gateway_job *job, struct gw_erro
 
     if (!b->refs && b->o.service == REPO_UPLOAD_PACK)
         return repo_serve_start(b->serve, false, GW_STR(""), err);
+    if (!b->refs && b->refused.n == 0) {
+        rc = quota_check(job->gw, &b->o.id, u->given, true, err);
+        if (rc == GW_TOO_LARGE) { /* git shows what the hook says, and nothing else */
+            b->refused = gw_arena_printf(&job->arena, "%s\n", err->text);
+            rc = b->refused.p ? GW_OK : rc;
+        }
+        if (rc != GW_OK)
+            return rc;
+        memset(err, 0, sizeof(*err));
+    }
     gw_buf_init(&says, SAYS_MAX);
     rc = run_to_end(job, b, &says);
     gw_buf_release(&says);

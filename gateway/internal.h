@@ -16,6 +16,8 @@
 #include "policy/policy.h"
 #include "repo/repo.h"
 
+#include <pthread.h>
+
 #define GATEWAY_FIELDS_MAX 10u
 #define GATEWAY_DOCUMENT_MAX (64u << 20) /* bytes of one document of upstream, as we keep it */
 #define GATEWAY_RECORD_AGE_MS                                                                      \
@@ -156,6 +158,17 @@ struct gateway_audit {
     uint64_t dropped; /* lines; said in the next one */
 };
 
+/* What namespaces held when they were last measured (quota.c); for job threads. */
+#define GATEWAY_QUOTAS 64u
+struct gateway_quotas {
+    pthread_mutex_t lock;
+    struct gateway_quota {
+        char ns[128];
+        uint64_t bytes;
+        int64_t until_ms; /* monotonic; 0: it says nothing */
+    } rows[GATEWAY_QUOTAS];
+};
+
 struct gateway {
     const struct gateway_snapshot *snapshot;
     const struct config *config;
@@ -174,7 +187,8 @@ struct gateway {
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
     struct gateway_counters *counters; /* of our slot */
-    struct {                           /* of the "budget" job: what it last read */
+    struct gateway_quotas quotas;
+    struct { /* of the "budget" job: what it last read */
         int64_t changed_ns, read_ms;
         uint64_t inode;
         bool any;
@@ -333,6 +347,9 @@ int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gatew
  * there what he wants, *ans leads there: GW_OK; GW_NOT_FOUND; GW_AGAIN; GW_FORBIDDEN: *ans */
 int resolve_moved(struct gateway *gw, struct gateway_request *req,
                   struct gateway_answer *ans) GW_MUST_CHECK;
+/* The target becomes the name that its repository has now: GW_CONFLICT, if that is another one, and
+ * nothing was asked about it yet. GW_OK: it is as it was, or there is none; GW_AGAIN */
+int resolve_renamed(struct gateway *gw, struct gateway_request *req) GW_MUST_CHECK;
 int resolve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                  const struct resolved *r, struct gw_str path, struct hub_entry *e) GW_MUST_CHECK;
 int resolve_paths(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
@@ -421,6 +438,9 @@ void write_forget(struct gateway_job *job, const struct repo_id *id);
 /* Write access to a repository that is private; *ans is the refusal otherwise. */
 int write_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                 const struct hub_target *t) GW_MUST_CHECK;
+/* Of a large object nobody says yet what it is for: a target that may only be proposed to is one.
+ */
+void write_or_propose(struct gateway *gw, const struct gateway_request *req, struct hub_target *t);
 /* A failed write as an answer: conflicts, missing parents, full disks have statuses of their own.
  */
 int write_failure(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,

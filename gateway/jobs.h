@@ -18,6 +18,12 @@ bool job_target(struct gateway_job *job, enum hub_route route, struct hub_target
 struct gw_str job_upstream_target(struct gateway_job *job, const struct hub_target *t,
                                   struct gw_str revision); /* p == NULL: no memory */
 
+/* Does so much more fit into the namespace of this repository? now: it comes with this request
+ * (else it is only announced). @return GW_OK; GW_TOO_LARGE (EDQUOT; a sentence with all numbers);
+ * what repo_ns_usage says */
+int quota_check(struct gateway *gw, const struct repo_id *id, uint64_t more, bool now,
+                struct gw_error *err) GW_MUST_CHECK;
+
 /* One call upstream within the job's deadline; as cache_upstream_call. */
 int64_t job_call_deadline(const struct gateway_job *job);
 int job_call(struct gateway_job *job, struct cache_call *c,

@@ -182,18 +182,21 @@ int job_yaml(struct gateway_job *job)
     return rc;
 }
 
-/* What the repository holds already is not ignored, as in git. */
-static void put_mode(struct gw_buf *out, struct repo *r, const char commit[41],
-                     const struct repo_rules *rules, const struct repo_ignore *ignore,
-                     const struct hub_preupload_file *f)
+/* What the repository holds already is not ignored, as in git. @return bytes that will be added */
+static uint64_t put_mode(struct gw_buf *out, struct repo *r, const char commit[41],
+                         const struct repo_rules *rules, const struct repo_ignore *ignore,
+                         const struct hub_preupload_file *f)
 {
     struct repo_entry e;
     struct gw_str oid = GW_STR("");
+    bool ignored;
 
     if (repo_entry(r, commit, f->path, &e, NULL) == GW_OK && !e.directory)
         oid = gw_str_c(e.lfs ? e.sha256 : e.oid);
-    hub_put_preupload(out, f->path, repo_is_large(rules, f->path, f->size),
-                      oid.n == 0 && repo_is_ignored(ignore, f->path), oid);
+    ignored = oid.n == 0 && repo_is_ignored(ignore, f->path);
+    hub_put_preupload(out, f->path, repo_is_large(rules, f->path, f->size), ignored, oid);
+    /* of the same size it is likely to be the same: clients look at oid */
+    return ignored || (oid.n != 0 && e.size == f->size) ? 0 : f->size;
 }
 
 /* The first file that may not be written: the job's text is its path. */
@@ -229,6 +232,7 @@ int job_preupload(struct gateway_job *job)
     struct repo *r = NULL;
     struct repo_id id;
     struct gw_buf out;
+    uint64_t more = 0;
     char commit[41];
     int rc = fields_of(job, 7, &id);
 
@@ -250,10 +254,12 @@ int job_preupload(struct gateway_job *job)
     if (rc == GW_OK) {
         gw_buf_add_c(&out, "{\"files\":[");
         for (size_t i = 0; i < p.n; i++)
-            put_mode(&out, r, commit, rules, ignore, &p.files[i]);
+            more += put_mode(&out, r, commit, rules, ignore, &p.files[i]);
         gw_buf_add_c(&out, "]}");
         rc = gw_buf_ok(&out, err);
     }
+    if (rc == GW_OK)
+        rc = quota_check(job->gw, &id, more, false, err);
     if (rc == GW_OK) {
         job->result.text = gw_arena_dup(&job->arena, gw_buf_str(&out));
         rc = job->result.text.p ? GW_OK : gw_fail(err, GW_NO_MEMORY, 0, "no memory");
@@ -320,9 +326,10 @@ struct batch {
     struct hub_batch asked;
     struct gw_str public_url, subject;
     bool in_parts;
+    uint64_t more; /* bytes that are to come */
 };
 
-static int put_object(struct gateway_job *job, struct gw_buf *out, const struct batch *b,
+static int put_object(struct gateway_job *job, struct gw_buf *out, struct batch *b,
                       const struct hub_batch_object *o)
 {
     bool upload = b->asked.upload;
@@ -354,7 +361,15 @@ static int put_object(struct gateway_job *job, struct gw_buf *out, const struct 
         answer.expires_in_s = 3600;
         rc = answer.href.p ? GW_OK : no_memory(job);
     } else if (rc == GW_NOT_FOUND && job->result.err.sys == REPO_NO_OBJECT) {
-        rc = put_upload(job, b->public_url, b->in_parts, &what, &answer);
+        rc = quota_check(job->gw, &b->id, b->more + o->size, false, &job->result.err);
+        if (rc == GW_TOO_LARGE) { /* git-lfs and huggingface_hub print it, and send nothing */
+            answer.error = 507;
+            answer.message = gw_arena_dup(&job->arena, gw_str_c(job->result.err.text));
+            rc = answer.message.p ? GW_OK : no_memory(job);
+        } else if (rc == GW_OK) {
+            b->more += o->size;
+            rc = put_upload(job, b->public_url, b->in_parts, &what, &answer);
+        }
     }
     if (rc == GW_OK)
         hub_put_batch(out, &answer);

@@ -154,6 +154,7 @@ static int admit_signed(struct gateway *gw, struct gateway_request *req, struct 
         answer_refuse(gw, req, ans, HUB_SCOPE, text, 0);
         return rc;
     }
+    st->digest = o->sha256; /* for the audit record */
     rc = identity_of_subject(gw, req, o->subject, &st->who, &why, &text);
     if (rc == GW_AGAIN)
         return rc;
@@ -161,6 +162,8 @@ static int admit_signed(struct gateway *gw, struct gateway_request *req, struct 
         answer_refuse(gw, req, ans, why == HUB_OUTAGE ? why : HUB_SCOPE, text, 0);
         return GW_FORBIDDEN;
     }
+    if (o->target.action == HUB_WRITE_ACTION)
+        write_or_propose(gw, req, &o->target);
     return write_admit(gw, req, ans, &o->target);
 }
 
@@ -183,7 +186,10 @@ int lfs_get(struct gateway *gw, struct gateway_request *req, struct gateway_answ
 static int object_open(struct upload *u, struct gw_error *err)
 {
     struct repo_upload *r = NULL;
-    int rc = repo_upload_open(&r, u->config->data, err);
+    int rc = quota_check(u->gw, &u->id, u->size, true, err);
+
+    if (rc == GW_OK)
+        rc = repo_upload_open(&r, u->config->data, err);
 
     u->store = r;
     return rc;
@@ -209,7 +215,10 @@ static int part_open(struct upload *u, struct gw_error *err)
 {
     struct repo_parts o = {u->config->data, u->parts.upload, u->size, u->parts.chunk};
     struct repo_part *p = NULL;
-    int rc = repo_part_open(&p, &o, u->parts.part, err);
+    int rc = quota_check(u->gw, &u->id, u->size, u->parts.part == 1, err);
+
+    if (rc == GW_OK)
+        rc = repo_part_open(&p, &o, u->parts.part, err);
 
     u->store = p;
     return rc;
@@ -362,6 +371,8 @@ int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_an
         return answer_refuse(gw, req, ans, rc == GW_TOO_LARGE ? HUB_TOO_LARGE : HUB_BAD_REQUEST,
                              gw_arena_dup(a, gw_str_c(err.text)), 0);
     t.action = batch.upload ? HUB_WRITE_ACTION : HUB_READ_ACTION;
+    if (batch.upload)
+        write_or_propose(gw, req, &t);
     rc = write_admit(gw, req, ans, &t);
     if (rc == GW_OK && !batch.upload)
         rc = git_admit_every(gw, req, ans, &t);

@@ -128,13 +128,13 @@ int resolve_commit(struct gateway *gw, struct gateway_request *req, struct gatew
     return rc == GW_OK ? GW_FORBIDDEN : rc;
 }
 
-int resolve_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+/* GW_OK: *ref: where the private repository is that had the target's name; GW_NOT_FOUND; GW_AGAIN
+ */
+static int find_moved(struct gateway *gw, struct gateway_request *req, struct record_ref *ref)
 {
     struct gateway_state *st = req->state;
-    struct resolved r = {.target = st->target, .private = true};
-    struct policy_object object;
+    struct resolved r = {.private = true};
     struct cache_record rec;
-    struct record_ref ref;
     struct gw_error err;
     struct fact f;
     int rc;
@@ -146,14 +146,39 @@ int resolve_moved(struct gateway *gw, struct gateway_request *req, struct gatewa
     rc = fact_get(gw, req, &f, &rec, &err);
     if (rc == GW_AGAIN)
         return rc;
-    if (rc != GW_OK || rec.status != GW_OK || !record_ref_decode(&ref, rec.value) ||
-        is_same_name(&st->target, &ref) || !policy_is_private(gw->policy, ref.ns))
+    if (rc != GW_OK || rec.status != GW_OK || !record_ref_decode(ref, rec.value) ||
+        is_same_name(&st->target, ref) || !policy_is_private(gw->policy, ref->ns))
         return GW_NOT_FOUND;
-    r.target.ns = ref.ns;
-    r.target.name = ref.name;
+    return GW_OK;
+}
+
+int resolve_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gateway_state *st = req->state;
+    struct hub_target to = st->target;
+    struct policy_object object;
+    struct record_ref ref;
+    int rc = find_moved(gw, req, &ref);
+
+    if (rc != GW_OK)
+        return rc;
+    to.ns = ref.ns;
+    to.name = ref.name;
     object = object_of(&st->target, ref.ns, ref.name, GW_STR(""));
     rc = admit(gw, req, ans, &object, st->target.action);
-    return rc == GW_OK ? answer_moved(gw, req, ans, &r.target) : rc;
+    return rc == GW_OK ? answer_moved(gw, req, ans, &to) : rc;
+}
+
+int resolve_renamed(struct gateway *gw, struct gateway_request *req)
+{
+    struct record_ref ref;
+    int rc = find_moved(gw, req, &ref);
+
+    if (rc != GW_OK)
+        return rc == GW_NOT_FOUND ? GW_OK : rc;
+    req->state->target.ns = ref.ns;
+    req->state->target.name = ref.name;
+    return GW_CONFLICT;
 }
 
 /* ---- entries ---- */

@@ -21,6 +21,7 @@ struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
     u->sink = sink;
     u->peer = GW_PEER_REPO;
     u->wait_ms = gw->config->limits.wait_ms;
+    u->gw = gw;
     u->config = gw->config;
     u->limit = limit;
     for (int i = 0; i < 2; i++)

@@ -23,8 +23,9 @@ struct upload {
     _Atomic int refs; /* the request, and a job under way */
     _Atomic bool busy;
     const struct upload_sink *sink;
-    enum gw_peer peer; /* of the last step; REPO */
-    int64_t wait_ms;   /* for it */
+    enum gw_peer peer;  /* of the last step; REPO */
+    int64_t wait_ms;    /* for it */
+    struct gateway *gw; /* its quotas, for jobs */
     const struct config *config;
     struct gw_arena arena; /* what finish needs to know; filled before the first byte */
     void *store;           /* the sink's */

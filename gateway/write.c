@@ -3,7 +3,7 @@
  * write.c - routes that change a private repository: who may, what is asked, and the answer in the
  * words that hub clients take apart (docs/clients.md). The work is in jobs_write.c.
  */
-#include "gateway/internal.h"
+#include "gateway/jobs.h"
 #include "gateway/rights.h"
 #include "gateway/upload.h"
 
@@ -21,6 +21,23 @@ struct gw_str write_author(struct gw_arena *a, const struct gateway_identity *wh
 
     return gw_arena_printf(a, GW_STR_FMT " <" GW_STR_FMT ">", GW_STR_ARG(name),
                            GW_STR_ARG(who->email));
+}
+
+static bool may_write(struct gateway *gw, const struct gateway_state *st,
+                      const struct hub_target *t)
+{
+    struct policy_object object = rights_object(t);
+
+    return policy_decide(gw->policy, &st->who.subject, POLICY_WRITE, &object, st->started_ms)
+               .effect == POLICY_ALLOW;
+}
+
+void write_or_propose(struct gateway *gw, const struct gateway_request *req, struct hub_target *t)
+{
+    struct hub_target proposal = *t;
+
+    proposal.create_pr = true;
+    t->create_pr = !may_write(gw, req->state, t) && may_write(gw, req->state, &proposal);
 }
 
 int write_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
@@ -71,7 +88,7 @@ int write_failure(struct gateway *gw, struct gateway_request *req, struct gatewa
     case GW_FORBIDDEN:
         break;
     case GW_TOO_LARGE:
-        why = HUB_TOO_LARGE;
+        why = err->sys == EDQUOT ? HUB_DISK_FULL : HUB_TOO_LARGE;
         break;
     case GW_CORRUPT:
         why = HUB_NO_SUCH_BYTES;
@@ -204,6 +221,22 @@ static struct gw_want want_of(struct gateway_request *req, const char *verb,
     };
 }
 
+/* "Public" is not refused: clients before 0.26 say so whenever they are not told otherwise. */
+static void warn_visibility(struct gateway_request *req, struct gateway_answer *ans)
+{
+    struct gw_arena *a = &req->state->arena;
+    struct gw_str private = GW_STR(""), visibility = GW_STR("");
+
+    if (hub_field(&private, "private", req->content_type, req->body, a, NULL) != GW_OK ||
+        hub_field(&visibility, "visibility", req->content_type, req->body, a, NULL) != GW_OK)
+        return;
+    if (gw_str_eq_c(private, "false") ||
+        (private.n == 0 && visibility.n != 0 && !gw_str_eq_c(visibility, "private")))
+        ANSWER_HEADER(ans, "X-HF-Warning",
+                      GW_STR("gateway; all repositories here are private to the organization: who "
+                             "may see one is decided by its policy files"));
+}
+
 int write_create(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
@@ -221,8 +254,11 @@ int write_create(struct gateway *gw, struct gateway_request *req, struct gateway
     rc = fact_need(gw, req, &want, NULL, &err);
     if (rc == GW_AGAIN)
         return rc;
-    if (rc == GW_OK || rc == GW_CONFLICT)
-        return answer_created(gw, req, ans, &t, rc == GW_CONFLICT);
+    if (rc == GW_OK || rc == GW_CONFLICT) {
+        rc = answer_created(gw, req, ans, &t, rc == GW_CONFLICT);
+        warn_visibility(req, ans);
+        return rc;
+    }
     return write_failure(gw, req, ans, &err);
 }
 
@@ -375,6 +411,7 @@ struct commit_body { /* the sink's store: what the lines have said so far */
     struct repo_change *change;
     struct gw_str message, parent;
     struct rights rights;
+    uint64_t put_bytes; /* of files in it; of objects their sender asked */
 };
 
 static int on_header(void *ctx, struct gw_str summary, struct gw_str description,
@@ -391,6 +428,7 @@ static int on_header(void *ctx, struct gw_str summary, struct gw_str description
 
 static int on_file(void *ctx, struct gw_str path, struct gw_str bytes, struct gw_error *err)
 {
+    ((struct commit_body *)((struct upload *)ctx)->store)->put_bytes += bytes.n;
     return repo_change_put(((struct commit_body *)((struct upload *)ctx)->store)->change, path,
                            bytes, err);
 }
@@ -462,6 +500,8 @@ static int commit_finish(struct upload *u, struct gateway_job *job, struct gw_er
     char commit[41];
     int rc = hub_commit_reader_finish(b->reader, err);
 
+    if (rc == GW_OK)
+        rc = quota_check(job->gw, &u->id, b->put_bytes, true, err);
     if (rc == GW_OK && u->proposal)
         return finish_proposal(u, job, err);
     if (rc == GW_OK)

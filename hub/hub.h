@@ -116,14 +116,16 @@ struct hub_target { /* strings: in the arena or in the raw target, never NULL */
  * `resolve/refs/pr/1/x` are both revision refs/pr/1. One final slash is forgiven on /api, not on a
  * file.
  * @param out left alone on failure
- * @return GW_OK; GW_NOT_FOUND (no such route, or a name outside the grammar: 1-96 of
- *         [A-Za-z0-9_.-], no "--", "..", no leading or trailing '-' or '.', no ".git" end, no word
- *         of the Hub's own URLs in front); GW_INVALID (bad escape, NUL, control, bidi or zero-width
- *         character, invalid UTF-8, '\', segment "", "." or "..", %2F in a name, a revision with
+ * @return GW_OK; GW_NOT_FOUND (no such route: err->sys HUB_NO_SUCH_API below /api; or a name
+ * outside the grammar: 1-96 of [A-Za-z0-9_.-], no "--", "..", no leading or trailing '-' or '.', no
+ * ".git" end, no word of the Hub's own URLs in front); GW_INVALID (bad escape, NUL, control, bidi
+ * or zero-width character, invalid UTF-8, '\', segment "", "." or "..", %2F in a name, a revision
+ * with
  *         ".." or '-' in front; a value of the query); GW_TOO_LARGE; GW_NO_MEMORY
  */
 int hub_target_parse(struct hub_target *out, struct gw_str method, struct gw_str raw_target,
                      struct gw_arena *a, struct gw_error *err) GW_MUST_CHECK;
+#define HUB_NO_SUCH_API 1
 const char *hub_route_name(enum hub_route r); /* for the audit record: "resolve" */
 
 /* The upstream target (path and query, percent-encoded) for a route at a commit or revision (empty:

@@ -44,7 +44,7 @@ static const struct row {
     {API, "paths-info/V", HUB_PATHS_INFO, POST, HUB_READ_ACTION, 0},
     {API, "refs", HUB_REFS, GET | HEAD, HUB_READ_ACTION, 0},
     {API, "commits/V", HUB_COMMITS, GET | HEAD, HUB_READ_ACTION, 0},
-    {API, "discussions", HUB_DISCUSSIONS, GET | HEAD, HUB_READ_ACTION, 0},
+    {API, "discussions", HUB_DISCUSSIONS, GET | HEAD | POST, HUB_READ_ACTION, 0},
     {API, "discussions/N", HUB_DISCUSSIONS, GET | HEAD, HUB_READ_ACTION, 0},
     {API, "treesize/V/*", HUB_TREESIZE, GET | HEAD, HUB_READ_ACTION, 0},
     {API, "auth-check", HUB_AUTH_CHECK, GET | HEAD, HUB_READ_ACTION, 0},
@@ -290,9 +290,11 @@ static int take_repo(struct hub_target *t, const struct parts *p, size_t i, size
     return GW_OK;
 }
 
-static int no_route(struct gw_error *err)
+static int no_route(const struct parts *p, struct gw_error *err)
 {
-    return gw_fail(err, GW_NOT_FOUND, 0, "no such route");
+    bool api = gw_str_eq_c(part(p, 0), "api");
+
+    return gw_fail(err, GW_NOT_FOUND, api ? HUB_NO_SUCH_API : 0, "no such route");
 }
 
 static bool plural_type(struct gw_str word, enum hub_type *out)
@@ -337,7 +339,7 @@ static int find_repo(struct hub_target *t, enum family *family, size_t *next, co
         *family = gw_str_eq_c(part(p, 1), "resolve-cache") ? COPIES : API;
         i = *family == COPIES ? 3 : 2;
         if (!plural_type(part(p, i - 1), &t->type) || p->count <= i) {
-            return no_route(err);
+            return no_route(p, err);
         }
         if (*family == COPIES) {
             names = hub_is_commit(part(p, i + 1)) ? 1 : 2;
@@ -364,7 +366,7 @@ static int find_repo(struct hub_target *t, enum family *family, size_t *next, co
         if (is_marker(part(p, i + 1))) {
             names = 1;
         } else if (!is_marker(part(p, i + 2))) {
-            return no_route(err); /* a web page */
+            return no_route(p, err); /* a web page */
         }
     }
     *next = i + names;
@@ -491,7 +493,7 @@ static int match_rows(struct hub_target *t, const struct row **found, enum famil
             return rc;
         }
     }
-    return no_route(err);
+    return no_route(p, err);
 }
 
 static int find_row(struct hub_target *t, const struct row **found, const struct parts *p,
@@ -518,7 +520,7 @@ static int check_slash(const struct hub_target *t, const struct parts *p, struct
     if (t->route == HUB_RESOLVE || t->route == HUB_RAW) {
         return t->path.n == 0 ? GW_OK : gw_fail(err, GW_INVALID, 0, "a file path ends in a slash");
     }
-    return gw_str_eq_c(part(p, 0), "api") ? GW_OK : no_route(err);
+    return gw_str_eq_c(part(p, 0), "api") ? GW_OK : no_route(p, err);
 }
 
 /* ---- methods ---- */

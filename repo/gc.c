@@ -317,6 +317,7 @@ static int on_git_temp(struct gc *g, const char *path, struct gw_str name, void 
 
 static int clean_locked(struct gc *g, struct one *one, struct gw_error *err)
 {
+    uint64_t before = g->sum->unused + g->sum->mended;
     git_repository *git = NULL;
     git_odb *odb = NULL;
     char folder[PATH_BYTES];
@@ -335,6 +336,9 @@ static int clean_locked(struct gc *g, struct one *one, struct gw_error *err)
     snprintf(folder, sizeof(folder), "%s/lfs/objects", one->path);
     if (rc == GW_OK) {
         rc = each_object(g, folder, on_held, one, err);
+    }
+    if (!g->o->dry_run && g->sum->unused + g->sum->mended != before) {
+        repo_usage_touch(one->path);
     }
     snprintf(folder, sizeof(folder), "%s/objects", one->path);
     if (rc == GW_OK) {

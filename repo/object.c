@@ -156,6 +156,7 @@ int repo_object_link(const char *data_dir, const struct repo_place *place, struc
         rc = gw_fail(err, GW_NOT_FOUND, REPO_NO_OBJECT, "there is no object %.12s", sha256.p);
     } else {
         rc = link_object(data_dir, object.p, path, size, &a, err);
+        repo_usage_touch(place->path);
     }
     gw_arena_release(&a);
     return rc;

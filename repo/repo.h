@@ -200,6 +200,15 @@ int repo_fsck(const char *data_dir, const struct repo_id *id, const struct repo_
 int repo_fsck_objects(const char *data_dir, const struct repo_fsck *o, size_t *findings,
                       struct gw_error *err) GW_MUST_CHECK;
 
+/* Bytes of a repository's packs and large objects (a file that two repositories hold counts in
+ * both); of all those of a namespace, deleted ones not. Right as of a moment ago: in a repository
+ * of very many objects it may lag behind its uploads by some seconds. @return GW_OK; GW_NOT_FOUND;
+ * GW_IO */
+int repo_usage(const char *data_dir, const struct repo_id *id, uint64_t *bytes,
+               struct gw_error *err) GW_MUST_CHECK;
+int repo_ns_usage(const char *data_dir, struct gw_str ns, uint64_t *bytes,
+                  struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- large objects ----
  * data/lfs/ holds each once; a repository holds it by a hard link of its own, below lfs/objects/ of
  * its folder, where git-lfs itself would look. Knowing a digest gives nothing: only who uploaded

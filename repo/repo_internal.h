@@ -91,6 +91,10 @@ int repo_objects_lock(int *fd, const char *data_dir, bool alone,
 /* A repository is at this name, or was deleted there: it leads nowhere else any more. */
 void repo_moved_forget(const struct repo_place *place);
 
+/* ---- usage.c ---- */
+/* The repository holds other objects: what was noted of its size is not true any more. */
+void repo_usage_touch(const char *repo_path);
+
 /* ---- parts.c ---- */
 #define REPO_PARTS_PREFIX "parts-" /* names in data/tmp */
 #define REPO_PARTS_STATE ".state"

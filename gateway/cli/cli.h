@@ -76,6 +76,8 @@ int cli_repo_gc(struct cli *cli);
 int cli_repo_fsck(struct cli *cli);
 /* [TYPE:]NS/NAME. 0; 2: printed */
 int cli_parse_repo(const char *word, struct repo_id *id);
+int cli_repo_usage(struct cli *cli);
+int cli_repo_move(struct cli *cli);
 int cli_cache_ls(struct cli *cli);
 int cli_cache_stat(struct cli *cli);
 int cli_cache_pin(struct cli *cli);

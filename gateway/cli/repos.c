@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/alloc.h"
+
 int cli_parse_repo(const char *word, struct repo_id *id)
 {
     struct gw_str rest = gw_str_c(word), head, type = GW_STR("model");
@@ -94,6 +96,33 @@ int cli_repo_undelete(struct cli *cli)
     return rc == GW_OK ? 0 : rc == GW_NOT_FOUND || rc == GW_CONFLICT ? 1 : 2;
 }
 
+int cli_repo_move(struct cli *cli)
+{
+    struct gateway_snapshot *s;
+    struct gateway *gw;
+    struct repo_id from, to;
+    struct gw_error err;
+    int rc;
+
+    if (cli->argc != 2)
+        return cli_usage("repo move");
+    if (cli_parse_repo(cli->argv[0], &from) != 0 || cli_parse_repo(cli->argv[1], &to) != 0)
+        return 2;
+    if (strchr(cli->argv[1], ':') == NULL)
+        to.type = from.type;
+    gw = cli_open(cli, &s);
+    if (gw == NULL)
+        return 2;
+    rc = check_private(s, &to) ? GW_INVALID : repo_move(s->config->data, &from, &to, &err);
+    if (rc == GW_OK)
+        printf("moved to " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(to.type),
+               GW_STR_ARG(to.ns), GW_STR_ARG(to.name));
+    else if (policy_is_private(s->policy, to.ns))
+        cli_error("%s", err.text);
+    cli_close(gw, s);
+    return rc == GW_OK ? 0 : rc == GW_NOT_FOUND || rc == GW_CONFLICT ? 1 : 2;
+}
+
 static void show_progress(void *ctx, uint64_t done, uint64_t total, struct gw_str file)
 {
     cli_bar(ctx, done, total, file);
@@ -171,5 +200,101 @@ int cli_repo_list(struct cli *cli)
     if (rc != GW_OK)
         cli_error("%s", err.text);
     gateway_snapshot_free(s);
+    return rc == GW_OK ? 0 : 2;
+}
+
+/* ---- usage ---- */
+
+struct usage {
+    const struct config *config;
+    struct gw_str ns; /* of which the repositories are shown; empty: namespaces */
+    bool json;
+    size_t n, cap;
+    struct usage_row {
+        char name[256];
+        uint64_t bytes;
+    } * rows;
+};
+
+static int add_usage(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name)
+{
+    struct usage *u = ctx;
+    const struct repo_id id = {type, ns, name};
+    char label[sizeof(u->rows->name)];
+    struct usage_row *rows;
+    struct gw_error err;
+    uint64_t bytes;
+    size_t i = 0;
+
+    if (u->ns.n != 0 && !gw_str_ieq(u->ns, ns))
+        return GW_OK;
+    if (repo_usage(u->config->data, &id, &bytes, &err) != GW_OK)
+        return cli_error("%s", err.text), GW_OK; /* deleted by now, or damaged: the others count */
+    if (u->ns.n != 0)
+        snprintf(label, sizeof(label), GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT, GW_STR_ARG(type),
+                 GW_STR_ARG(ns), GW_STR_ARG(name));
+    else
+        snprintf(label, sizeof(label), GW_STR_FMT, GW_STR_ARG(ns));
+    while (i < u->n && strcmp(u->rows[i].name, label) != 0)
+        i++;
+    if (i == u->cap) {
+        rows = gw_realloc(u->rows, (u->cap + 64) * sizeof(*rows));
+        if (rows == NULL)
+            return GW_NO_MEMORY;
+        u->rows = rows;
+        u->cap += 64;
+    }
+    if (i == u->n) {
+        memcpy(u->rows[u->n].name, label, sizeof(label));
+        u->rows[u->n++].bytes = 0;
+    }
+    u->rows[i].bytes += bytes;
+    return GW_OK;
+}
+
+static void print_usage(const struct usage *u, const struct usage_row *row)
+{
+    uint64_t quota;
+    bool limited = u->ns.n == 0 && config_quota(u->config, gw_str_c(row->name), &quota);
+    char held[32], most[32];
+
+    if (u->json && limited)
+        printf("{\"id\":\"%s\",\"bytes\":%llu,\"quota\":%llu}", row->name,
+               (unsigned long long)row->bytes, (unsigned long long)quota);
+    else if (u->json)
+        printf("{\"id\":\"%s\",\"bytes\":%llu}", row->name, (unsigned long long)row->bytes);
+    else
+        printf("%12s%s%s  %s\n", cli_size(held, row->bytes), limited ? " of " : "",
+               limited ? cli_size(most, quota) : "", row->name);
+}
+
+int cli_repo_usage(struct cli *cli)
+{
+    struct usage u = {.ns = GW_STR(""), .json = cli->json};
+    struct gateway_snapshot *s;
+    struct gateway *gw;
+    struct gw_error err = {.text = "not enough memory"};
+    int rc;
+
+    if (cli->argc > 1)
+        return cli_usage("repo usage");
+    gw = cli_open(cli, &s); /* what is measured is noted in the repositories, by their owner */
+    if (gw == NULL)
+        return 2;
+    u.config = s->config;
+    if (cli->argc == 1)
+        u.ns = gw_str_c(cli->argv[0]);
+    rc = repo_each(s->config->data, add_usage, &u, &err);
+    for (size_t i = 0; rc == GW_OK && i < u.n; i++) {
+        if (u.json)
+            fputs(i ? ",\n " : "[", stdout);
+        print_usage(&u, &u.rows[i]);
+    }
+    if (rc == GW_OK && u.json)
+        puts(u.n ? "]" : "[]");
+    if (rc != GW_OK)
+        cli_error("%s", err.text);
+    gw_free(u.rows);
+    cli_close(gw, s);
     return rc == GW_OK ? 0 : 2;
 }

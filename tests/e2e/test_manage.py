@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
+import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlsplit
 
 import pytest
 from clients import BUILD, HF, python, run
 
+from test_git import Git
+
 from tests.lab import procs
-from tests.lab.world import World
+from tests.lab.world import ORG, World, sample_policy
 
 MIB = 1 << 20
 SIZE = 3 * MIB + 4321
@@ -200,6 +204,29 @@ def test_another_name(module_world: World, client: str) -> None:
     assert out["taken"] == [old, [".gitattributes"]]
 
 
+def test_moved_by_hand_and_read_by_javascript(module_world: World) -> None:
+    create(module_world, "by-hand")
+    assert module_world.get("/api/models/acme/by-hand/commit/main", "writer", "POST", body=b'{"key":"header","value":{"summary":"s"}}\n'
+                            b'{"key":"file","value":{"path":"a.txt","content":"text","encoding":"utf-8"}}').status == 200
+    assert module_world.cli("repo", "move", "acme/by-hand", "acme/hand").returncode == 0
+    assert module_world.cli("repo", "move", "acme/by-hand", "acme/hand", check=False).returncode == 1
+    assert module_world.cli("repo", "move", "acme/hand", "google/hand", check=False).returncode == 2
+    code = r"""
+const hub = await import("@huggingface/hub");
+const keys = { hubUrl: process.env.HF_ENDPOINT, accessToken: process.env.HF_TOKEN, repo: "acme/by-hand" };
+const text = async () => (await hub.downloadFile({ ...keys, path: "a.txt" })).text();
+const before = await text();
+await hub.uploadFiles({ ...keys, useXet: false, files: [{ path: "a.txt", content: new Blob(["more"]) }, { path: "m.bin", content: new Blob([new Uint8Array(3000)]) }] });
+const names = [];
+for await (const each of hub.listFiles({ ...keys, repo: "acme/hand" })) names.push(each.path);
+console.log(JSON.stringify([before, await text(), names]));
+"""
+    procs.wait_until("the new name is known", lambda: module_world.get("/api/models/acme/by-hand", "writer").status == 307)
+    got = run([str(BUILD / "js" / "node"), "--input-type=module", "-e", code], module_world.env("writer"), cwd=BUILD / "js")
+    assert got.status == 0, got.text
+    assert got.json == ["text", "more", [".gitattributes", "a.txt", "m.bin"]]
+
+
 def test_who_may_move(module_world: World) -> None:
     create(module_world, "ours")
     before = module_world.get("/api/models/acme/ours", "reader").body
@@ -264,6 +291,12 @@ def test_settings_and_history(module_world: World, client: str) -> None:
     assert out["gated"][0] == 501 and "policy files" in out["gated"][1]
     assert out["before"] == 4 and len(out["after"]) == 1 and "squash" in out["after"][0].lower()
     assert out["nowhere"][0] == 404 and out["files"] == [".gitattributes", "a.txt"]
+
+
+def test_public_is_said_to_be_private(module_world: World) -> None:
+    for name, body, said in (("v1", {"private": False}, True), ("v2", {"visibility": "public"}, True), ("v3", {}, False), ("v4", {"private": True}, False)):
+        got = post(module_world, "/api/repos/create", {"name": name, "organization": "acme", **body})
+        assert got.status == 200 and ("private to the organization" in (got["X-HF-Warning"] or "")) == said, name
 
 
 def test_who_may_set_and_squash(module_world: World) -> None:
@@ -370,3 +403,174 @@ def test_proposals(module_world: World, client: str) -> None:
     assert out["pr"] == [".gitattributes", "a.txt", "c.txt", "m.bin"] and out["read"] == "two"
     assert out["refs"] == [["1", "refs/pr/1"], ["2", "refs/pr/2"]] and out["hidden"] == ["main"]
     assert out["late"] == 412 and out["absent"] == 404 and out["left"] == 2
+
+
+def test_who_only_proposes(make_world: Callable[..., World]) -> None:
+    """A rule for refs/pr/* is a right to propose, large files included, and to nothing else."""
+    policy = sample_policy("file")
+    policy["rules"].append({"id": "staff-propose", "allow": ["write"], "to": ["group:staff"],
+                            "where": {"hub": "private", "repo": f"{ORG}/*", "revisions": ["refs/pr/*"]}})
+    world = make_world(people="file", policy=policy)
+    code = """
+import io, json, os
+from huggingface_hub import CommitOperationAdd, HfApi
+api, out = HfApi(), {}
+add = [CommitOperationAdd("a.txt", b"a"), CommitOperationAdd("m.bin", os.urandom(5000))]
+out["pr"] = api.create_commit("acme/llm", add, commit_message="x", create_pr=True).pr_revision
+out["files"] = sorted(api.list_repo_files("acme/llm", revision=out["pr"]))
+api.upload_file(path_or_fileobj=b"more", path_in_repo="b.txt", repo_id="acme/llm", revision=out["pr"])
+for key, call in (("commit", lambda: api.upload_file(path_or_fileobj=b"a", path_in_repo="a.txt", repo_id="acme/llm")),
+                  ("branch", lambda: api.create_branch("acme/llm", branch="mine"))):
+    try:
+        call()
+        out[key] = "done"
+    except Exception as error:
+        out[key] = error.response.status_code
+print(json.dumps(out))
+"""
+    got = python("hf0362", code, {**world.env("reader"), "HF_TOKEN": world.mint("reader", "write")})
+    assert got.status == 0, got.text
+    assert got.json["pr"] == "refs/pr/1" and {"a.txt", "m.bin"} <= set(got.json["files"]), got.json
+    assert got.json["commit"] == got.json["branch"] == 403
+
+
+# ---- quotas ----
+
+QUOTA = r"""
+import json, os, sys
+from huggingface_hub import CommitOperationDelete, HfApi
+api, out, name = HfApi(), {}, sys.argv[1]
+api.create_repo(name)
+api.upload_file(path_or_fileobj=os.urandom(600000), path_in_repo="fits.bin", repo_id=name)
+for key, size, path in (("large", 600000, "too.bin"), ("regular", 600000, "too.txt")):
+    try:
+        api.upload_file(path_or_fileobj=os.urandom(size), path_in_repo=path, repo_id=name)
+        out[key] = "done"
+    except Exception as error:
+        out[key] = [getattr(getattr(error, "response", None), "status_code", None), str(error)]
+out["files"] = sorted(api.list_repo_files(name))
+api.create_commit(name, [CommitOperationDelete("fits.bin")], commit_message="Deleting is always possible")
+api.upload_file(path_or_fileobj=b"little", path_in_repo="a.txt", repo_id=name)
+print(json.dumps(out))
+"""
+
+
+def test_quota(make_world: Callable[..., World]) -> None:
+    """Refused before anything is sent, with all numbers; whoever sends all the same is refused too."""
+    world = make_world(people="file", settings={"quotas": ["other=1GiB", "acme=1000KiB"], "multipart.above": "300KiB", "multipart.part": "128KiB"},
+                       private={})
+    got = python("hf0362", QUOTA, {**world.env("writer"), "HF_HUB_DISABLE_XET": "1"}, "acme/full")
+    assert got.status == 0, got.text
+    out = got.json
+    for key in ("large", "regular"):
+        assert out[key][0] == 507 and "may hold 1000.0 KiB and holds 58" in out[key][1], out
+    assert out["files"] == [".gitattributes", "fits.bin"]
+    data = data_of("quota", 600000)
+    answer = batch(world, "acme/full", data)["objects"][0]
+    assert answer["error"]["code"] == 507 and "do not fit" in answer["error"]["message"]
+    line = json.dumps({"key": "file", "value": {"path": "b.txt", "content": "x" * 600000, "encoding": "utf-8"}})
+    got = world.get("/api/models/acme/full/commit/main", "writer", "POST", body=b'{"key":"header","value":{"summary":"s"}}\n' + line.encode())
+    assert got.status == 507 and "do not fit" in got["X-Error-Message"]
+    # both addresses are made while there is room; the second one has none any more when its bytes come
+    first, second = data_of("first", 200000), data_of("second", 250000)
+    hrefs = [local(batch(world, "acme/full", each, ("basic",))["objects"][0]["actions"]["upload"]["href"]) for each in (first, second)]
+    assert world.get(hrefs[0], None, "PUT", body=first).status == 200
+    got = world.get(hrefs[1], None, "PUT", body=second)
+    assert got.status == 507 and "do not fit" in got["X-Error-Message"]
+    shown = world.cli("repo", "usage").stdout
+    assert "of 1000.0 KiB  acme" in shown, shown
+    rows = json.loads(world.cli("repo", "usage", "acme", "--json").stdout)
+    assert [row["id"] for row in rows] == ["model:acme/full"] and rows[0]["bytes"] > 800000
+
+
+def test_what_is_not_here(module_world: World) -> None:
+    """Parts of the Hub's API that are not here: 501 with a sentence, the same for everybody; addresses that are none: 404."""
+    for method, path in (("GET", "/api/collections"), ("POST", "/api/models/acme/llm/like"), ("GET", "/api/jobs/acme"), ("GET", "/api/nothing"),
+                         ("POST", "/api/models/acme/none/duplicate"), ("GET", "/api/models/acme/llm/lfs-files"), ("POST", "/api/repos/nothing"),
+                         ("POST", "/api/models/acme/llm/discussions"), ("GET", "/api/models/acme/llm/discussions/1")):
+        got = module_world.get(path, "writer", method, body=b"{}" if method == "POST" else None)
+        assert got.status == 501 and got["X-Error-Code"] == "NotImplemented" and got["X-Error-Message"], (path, got.status, got.body)
+    for path in ("/nothing", "/acme", "/api/models/a--b/c", "/-/nothing"):
+        assert module_world.get(path, "writer").status == 404, path
+
+
+def test_parts_by_two_nodes_and_a_killed_worker(make_world: Callable[..., World]) -> None:
+    """Parts go to two nodes in turn; a worker dies with a part under way, and another one takes what follows."""
+    settings = {**WORLD["settings"], "multipart.part": "4MiB"}
+    first = make_world(people="file", settings=settings, workers=1)
+    second = make_world(node_of=first, people="file", settings=settings, workers=1)
+    first.expect_log(r"\[alert\].*exited on signal 9", min=1, max=2)
+    data = data_of("nodes", 13 * MIB)
+    create(first, "nodes")
+    upload = batch(first, "acme/nodes", data)["objects"][0]["actions"]["upload"]
+    chunk, hrefs = int(upload["header"].pop("chunk_size")), [local(href) for href in upload["header"].values()]
+    parts = urlsplit(first.url)
+    with socket.create_connection((str(parts.hostname), int(parts.port or 80)), 60) as sock:
+        sock.sendall(f"PUT {hrefs[2]} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {chunk}\r\n\r\n".encode() + bytes(3 * MIB))
+        procs.wait_until("the part is begun", lambda: any(path.name.startswith("parts-") for path in (first.folder / "data/tmp").iterdir()))
+        first.nginx.kill_worker()
+        assert sock.recv(100) == b""
+    for number, href in enumerate(hrefs):
+        procs.wait_until("a worker takes it", lambda: first.get("/-/healthz").status == 200)
+        got = (first, second)[number % 2].get(href, None, "PUT", body=data[number * chunk:(number + 1) * chunk])
+        assert got.status == 200, got.body
+    body = {"oid": hashlib.sha256(data).hexdigest(), "parts": [{"partNumber": number + 1, "etag": "x"} for number in range(len(hrefs))]}
+    assert post(second, local(upload["href"]), body, None).status == 200
+    assert "actions" not in batch(first, "acme/nodes", data)["objects"][0]
+    nothing_left(first)
+
+
+def test_time_of_an_address(module_world: World) -> None:
+    """An address ends; that it is over is said, and nothing is written."""
+    create(module_world, "late")
+    key = (module_world.folder / "data/key").read_bytes()
+    data = data_of("late")
+    upload = batch(module_world, "acme/late", data)["objects"][0]["actions"]["upload"]
+    for href, label, method in ((upload["header"]["00001"], b"lfs part", "PUT"), (upload["href"], b"lfs complete", "POST")):
+        prefix, text = local(href).split("/acme/late/", 1)
+        fields = ("model/acme/late/" + text).split("/")[:-1]
+        for until, words in ((str(int(fields[5]) - 10 * 86400), "time of this address is over"), (fields[5], "")):
+            fields[5] = until
+            mac = hmac.new(hmac.new(key, label, "sha256").digest(), "/".join(fields).encode(), "sha256").hexdigest()
+            got = module_world.get(f"{prefix.rsplit('/', 1)[0]}/{'/'.join(fields)}/{mac}", None, method, body=data[:524288] if method == "PUT" else b"{}")
+            assert (got.status == 403 and words in got["X-Error-Message"]) if words else got.status in (200, 400), (label, got.status, got.body)
+
+
+# ---- and git ----
+
+def test_git_in_parts_under_an_old_name(module_world: World) -> None:
+    """git-lfs with the agent of `hf lfs-enable-largefiles`, in a clone whose remote has the old name of a repository."""
+    git = Git(module_world)
+    create(module_world, "old-git")
+    folder = git.clone("acme/old-git")
+    assert post(module_world, "/api/repos/move", {"fromRepo": "acme/old-git", "toRepo": "acme/new-git"}, "admin").status == 200
+    assert run([str(HF["hf0362"] / "bin" / "huggingface-cli"), "lfs-enable-largefiles", str(folder)], git.env).status == 0
+    git("config", "lfs.customtransfer.multipart.path", str(HF["hf0362"] / "bin" / "huggingface-cli"), cwd=folder)
+    data = data_of("git")
+    git.commit(folder, {"model.safetensors": data, "small.bin": b"small"})
+    done = git.run("push", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    got = module_world.get("/acme/new-git/resolve/main/model.safetensors", "reader")
+    assert got.status == 200 and got.body == data
+    procs.wait_until("they are recorded", lambda: {"upload-part", "upload-complete"} <= {each["event"] for each in module_world.audit()})
+    for each in module_world.audit():            # an address is a credential: of it the digest is recorded
+        if each["event"].startswith("upload-") and "resource" in each:
+            assert "path" not in each["resource"] and len(each["resource"]["digest"]) == 64, each
+    again = git.clone("acme/old-git", to="again")
+    assert (again / "model.safetensors").read_bytes() == data
+
+
+def test_quota_of_a_push(make_world: Callable[..., World]) -> None:
+    world = make_world(people="file", settings={"quotas": ["acme=300KiB"]}, private={})
+    git = Git(world)
+    create(world, "full")
+    folder = git.clone("acme/full")
+    git.commit(folder, {"fits.txt": data_of("a", 100000)})
+    git("push", cwd=folder)
+    git.commit(folder, {"too.txt": data_of("b", 250000)})
+    said = git.refused("push", cwd=folder)
+    assert "may hold 300.0 KiB" in said and "do not fit" in said, said
+    git("reset", "-q", "--hard", "HEAD~1", cwd=folder)
+    git.commit(folder, {"too.bin": data_of("c", 250000)})
+    said = git.refused("push", cwd=folder)
+    assert "do not fit" in said, said

@@ -64,6 +64,24 @@ def commit_body(op: Op) -> bytes:
     return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
 
 
+def put_parts(world: World, repo: str, data: bytes) -> int:
+    """An object in parts, the last one first; the first one twice."""
+    ask = {"operation": "upload", "transfers": ["multipart"], "objects": [{"oid": sha(data), "size": len(data)}]}
+    got = world.get(f"/{repo}.git/info/lfs/objects/batch", "writer", "POST", body=json.dumps(ask).encode(), headers=JSON)
+    assert got.status == 200, got.text
+    upload = got.json()["objects"][0].get("actions", {}).get("upload")
+    if upload is None:
+        return 200
+    chunk, hrefs = int(upload["header"].pop("chunk_size")), list(upload["header"].values())
+    for number in [*reversed(range(len(hrefs))), 0]:
+        href = hrefs[number]
+        got = world.get(href[href.index("/-/"):], None, "PUT", body=data[number * chunk:(number + 1) * chunk])
+        if got.status != 200:
+            return got.status
+    body = {"oid": sha(data), "parts": [{"partNumber": number + 1, "etag": "x"} for number in range(len(hrefs))]}
+    return world.get(upload["href"][upload["href"].index("/-/"):], None, "POST", body=json.dumps(body).encode(), headers=JSON).status
+
+
 def put_object(world: World, repo: str, data: bytes) -> int:
     ask = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": sha(data), "size": len(data)}]}
     got = world.get(f"/{repo}.git/info/lfs/objects/batch", "writer", "POST", body=json.dumps(ask).encode(), headers=JSON)
@@ -80,6 +98,15 @@ def do(world: World, op: Op) -> int:
         got = world.get("/api/repos/create", "writer", "POST", body=json.dumps({"name": name, "organization": org}).encode(), headers=JSON)
     elif op.kind == "object":
         return put_object(world, op.repo, next(iter(op.files.values())))
+    elif op.kind == "parts":
+        return put_parts(world, op.repo, next(iter(op.files.values())))
+    elif op.kind == "move":
+        got = world.get("/api/repos/move", "admin", "POST", body=json.dumps({"fromRepo": op.repo, "toRepo": op.name}).encode(), headers=JSON)
+    elif op.kind == "squash":
+        got = world.get(f"/api/models/{op.repo}/super-squash/{op.branch.replace('/', '%2F')}", "admin", "POST", body=b'{"message":"in one"}', headers=JSON)
+    elif op.kind == "propose":
+        got = world.get(f"/api/models/{op.repo}/commit/main?create_pr=1", "writer", "POST", body=commit_body(op))
+        op.commit, op.name = (got.json()["commitOid"], got.json()["pullRequestUrl"].rsplit("/", 1)[1]) if got.status == 200 else ("", "")
     elif op.kind == "commit":
         got = world.get(f"/api/models/{op.repo}/commit/{op.branch.replace('/', '%2F')}", "writer", "POST", body=commit_body(op))
         op.commit = got.json()["commitOid"] if got.status == 200 else ""
@@ -98,7 +125,7 @@ def do(world: World, op: Op) -> int:
     return got.status
 
 
-AGAIN = {"create": (200, 409), "branch": (200, 409), "tag": (200, 409), "drop": (200, 404), "delete": (200, 404)}
+AGAIN = {"move": (200, 404), "create": (200, 409), "branch": (200, 409), "tag": (200, 409), "drop": (200, 404), "delete": (200, 404)}
 
 
 class Writer(threading.Thread):
@@ -121,7 +148,7 @@ class Writer(threading.Thread):
             self.failure = repr(error)
 
     def plan(self) -> list[Op]:
-        repo, spare, n = f"acme/own-{self.number}", f"acme/spare-{self.number}", self.number
+        repo, spare, moving, n = f"acme/own-{self.number}", f"acme/spare-{self.number}", f"acme/moving-{self.number}", self.number
         ops = [Op("create", repo), Op("create", spare), Op("mint", repo)]
         for turn in range(3):
             data = self.dice.randbytes(self.dice.randrange(5000, 30000))
@@ -132,7 +159,9 @@ class Writer(threading.Thread):
             ops.append(Op("commit", SHARED, files={f"from-{n}/{turn}.txt": self.dice.randbytes(40), f"from-{n}/{turn}.bin": self.dice.randbytes(400)}))
         ops += [Op("branch", repo, name="dev/x"), Op("commit", repo, "dev/x", {"dev.txt": b"on dev"}), Op("tag", repo, name="v1"),
                 Op("branch", repo, name="gone"), Op("drop", repo, name="gone"), Op("commit", spare, files={"a.txt": b"a", "b.bin": b"b" * 200}),
-                Op("delete", spare)]
+                Op("delete", spare), Op("parts", repo, files={"": self.dice.randbytes(200000)}), Op("propose", repo, files={"p.txt": b"proposed"}),
+                Op("branch", repo, name="short"), Op("squash", repo, "short"), Op("create", moving), Op("move", moving, name=f"acme/moved-{n}"),
+                Op("parts", repo, files={"": self.dice.randbytes(150000)})]
         return ops
 
 
@@ -175,6 +204,12 @@ def losses(data: Path, ops: list[Op], cut: int) -> list[str]:
         if op.acked > cut or op.kind == "mint":
             continue
         what = f"{op.kind} {op.repo} {op.name or op.branch} (at {op.acked}, cut {cut})"
+        moved = next((each for each in known if each.kind == "move" and each.repo == op.repo), None)
+        if moved is not None:                    # under one of its names; under the new one, once that was answered
+            at = [path for path in (repo, data / "repos/model" / f"{moved.name}.git") if (path / "HEAD").exists()]
+            if len(at) != 1 or (moved.acked <= cut and (at[0] == repo or not repo.with_suffix(".moved").exists())):
+                out.append(f"{what}: at {at}")
+            continue
         if op.kind == "delete":
             there, name = repo.exists(), op.repo.split("/")[1]
             if there or not list((data / "trash/model/acme").glob(f"{name}.git.*")):
@@ -183,7 +218,7 @@ def losses(data: Path, ops: list[Op], cut: int) -> list[str]:
             continue
         elif op.kind == "create" and not (repo / "HEAD").exists():
             out.append(what)
-        elif op.kind == "object":
+        elif op.kind in ("object", "parts"):
             oid = sha(op.files[""])
             if not (repo / "lfs/objects" / oid[:2] / oid[2:4] / oid).exists():
                 out.append(what)
@@ -191,6 +226,12 @@ def losses(data: Path, ops: list[Op], cut: int) -> list[str]:
             out.append(f"{what}: it is back")
         elif op.kind in ("branch", "tag") and dropped is None:
             if git(repo, "rev-parse", "--verify", "-q", f"refs/{'heads' if op.kind == 'branch' else 'tags'}/{op.name}").returncode:
+                out.append(what)
+        elif op.kind == "squash":
+            if git(repo, "rev-list", "--count", f"refs/heads/{op.branch}").stdout.strip() != "1":
+                out.append(what)
+        elif op.kind == "propose":
+            if git(repo, "rev-parse", f"refs/pr/{op.name}").stdout.strip() != op.commit or content(data, repo, op.commit, "p.txt") != b"proposed":
                 out.append(what)
         elif op.kind == "commit":
             if git(repo, "merge-base", "--is-ancestor", op.commit, f"refs/heads/{op.branch}").returncode:
@@ -233,7 +274,7 @@ def test_power_cuts(make_world: Callable[..., World]) -> None:
     print(f"powercut: seed {SEED}, {CUTS} cuts")
     policy = sample_policy("file")
     policy["rules"].append({"id": "admins-delete", "allow": ["delete"], "to": ["group:admins"], "where": {"hub": "private", "repo": "acme/*"}})
-    world = make_world(people="file", policy=policy, workers=2, private={})
+    world = make_world(people="file", policy=policy, workers=2, private={}, settings={"multipart.above": "50KiB", "multipart.part": "64KiB"})
     assert world.mint("reader")                                     # their files are there
     world.cli("repo", "create", SHARED)
     world.nginx.stop()

@@ -182,7 +182,7 @@ static void set_header(struct gateway_request *req, struct gw_arena *a, struct g
 static bool is_known(int status)
 {
     static const int known[] = {200, 204, 206, 400, 401, 403, 404, 405,
-                                413, 416, 421, 429, 502, 503, 508};
+                                413, 416, 421, 429, 501, 502, 503, 508};
 
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (status == known[i]) {

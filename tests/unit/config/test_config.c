@@ -264,6 +264,10 @@ static void test_bad_values(void **state)
         {"ldap: [x]\n", "6:8", "each entry is a map"},
         {"metrics_allow: [\"::1\", localhost]\n", "6:24",
          "an address or a network, such as 10.0.0.0/8"},
+        {"quotas: [acme=1GiB, acme]\n", "6:21",
+         "NAMESPACE=SIZE, such as acme=500GiB, u-*=50GiB or *=1TiB, not \"acme\""},
+        {"quotas: [\"a*b=1GiB\"]\n", "6:10", "not \"a*b=1GiB\""},
+        {"quotas: [acme=much]\n", "6:10", "not \"acme=much\""},
         {"metrics_allow: [10.1.0.0/8]\n", "6:17", "not \"10.1.0.0/8\""},
         /* times: their range, their grammar */
         {"upstream: {ttl: 25h}\n", "6:17",

@@ -2,6 +2,9 @@
 /* Repositories that get another name; where the old one leads. */
 #include "tests/unit/repo/repo_test.h"
 
+#include <signal.h>
+#include <time.h>
+
 #define OTHER ID("model", "acme", "other")
 #define THIRD ID("model", "lab", "Third")
 
@@ -129,6 +132,49 @@ static void test_half_way(void **state)
     assert_leads(LLM, NULL);
 }
 
+static bool is_there(const struct repo_id *id)
+{
+    struct repo *r = NULL;
+    bool there = repo_open(&r, "data", id, NULL) == GW_OK;
+
+    repo_close(r);
+    return there;
+}
+
+/* It goes to and fro until it is killed, at a random moment, again and again: it is under one of
+ * its names, whole, and the other one leads there or was never given up. */
+static void test_killed(void **state)
+{
+    struct gw_error err;
+    unsigned seed = 7;
+
+    for (int round = 0; round < 30; round++) {
+        struct timespec t = {.tv_nsec = 1000000 + rand_r(&seed) % 20000000};
+        pid_t pid = fork();
+        int status;
+
+        assert_true(pid >= 0);
+        if (pid == 0) {
+            for (;;) {
+                (void)!repo_move("data", LLM, OTHER, &err);
+                (void)!repo_move("data", OTHER, LLM, &err);
+            }
+        }
+        nanosleep(&t, NULL);
+        kill(pid, SIGKILL);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_true(is_there(LLM) != is_there(OTHER));
+        assert_at(is_there(LLM) ? LLM : OTHER, tip);
+        if (is_there(OTHER)) {
+            assert_leads(LLM, "acme/other");
+            assert_ok(repo_move("data", OTHER, LLM, &err), err);
+        }
+        assert_leads(OTHER,
+                     access("data/repos/model/acme/other.moved", F_OK) == 0 ? "acme/llm" : NULL);
+    }
+    assert_fsck(LLM_GIT);
+}
+
 static void test_damaged_records(void **state)
 {
     static const char *const texts[] = {"", "hubgate moved 2\nacme/other\n", "hubgate moved 1\n",
@@ -155,6 +201,7 @@ int main(void)
         cmocka_unit_test_setup(test_the_old_name_is_taken, fresh),
         cmocka_unit_test_setup(test_refused, fresh),
         cmocka_unit_test_setup(test_half_way, fresh),
+        cmocka_unit_test_setup(test_killed, fresh),
         cmocka_unit_test_setup(test_damaged_records, fresh),
     };
 
