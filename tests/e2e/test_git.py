@@ -319,6 +319,19 @@ def test_ref_names(module_world: World) -> None:
     assert refs(module_world, name) == before
 
 
+def test_moved(module_world: World) -> None:
+    name, git = create(module_world, "old-name"), Git(module_world)
+    here = git.clone(name)
+    body = json.dumps({"fromRepo": name, "toRepo": f"{ORG}/new-name", "type": "model"}).encode()
+    assert module_world.get("/api/repos/move", "admin", "POST", body=body, headers={"Content-Type": "application/json"}).status == 200
+    git.commit(here, {"a.txt": b"a"})
+    says = f"git remote set-url origin {module_world.url}/{ORG}/new-name"
+    assert says in git.refused("push", "origin", "main", cwd=here)
+    assert "not found" in Git(module_world, "stranger").refused("clone", f"{module_world.url}/{name}")
+    git(*says.split()[1:], cwd=here)
+    git("push", "origin", "main", cwd=here)
+
+
 def policy_with(*rules: dict[str, Any]) -> dict:
     policy = sample_policy()
     policy["rules"] += list(rules)
