@@ -95,6 +95,15 @@ void gw_git_sha1_init(struct gw_git_sha1 *s, uint64_t size)
     memcpy(s, &c, sizeof(c));
 }
 
+void gw_git_sha1_plain(struct gw_git_sha1 *s)
+{
+    SHA_CTX c;
+
+    SHA1_Init(&c);
+    memset(s, 0, sizeof(*s));
+    memcpy(s, &c, sizeof(c));
+}
+
 void gw_git_sha1_update(struct gw_git_sha1 *s, const void *p, size_t n)
 {
     SHA_CTX c;

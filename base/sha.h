@@ -31,6 +31,8 @@ struct gw_git_sha1 {
     uint64_t opaque[16];
 };
 void gw_git_sha1_init(struct gw_git_sha1 *s, uint64_t size);
+void gw_git_sha1_plain(
+    struct gw_git_sha1 *s); /* of the bytes alone: checksums of git's own files */
 void gw_git_sha1_update(struct gw_git_sha1 *s, const void *p, size_t n);
 void gw_git_sha1_final(struct gw_git_sha1 *s, uint8_t out[20]);
 

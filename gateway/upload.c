@@ -8,6 +8,8 @@
 #define UPLOAD_ARENA_MAX (1u << 20)
 /* Read on after a failure: most clients look for the answer only when they have sent all. */
 #define FORGOTTEN_MAX (64u << 20)
+/* What has come may take that long to be made durable, besides limits.wait. */
+#define BYTES_PER_MS 8192
 
 struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
                           const struct upload_sink *sink, uint64_t limit)

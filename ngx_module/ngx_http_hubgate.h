@@ -12,6 +12,9 @@
 #include "gateway/gateway.h"
 
 
+#define NGX_HTTP_HUBGATE_BODY_BUFFER  (128 * 1024)
+
+
 typedef struct {
     struct gateway_snapshot  *snapshot;
     ngx_shm_zone_t           *shm_zone;

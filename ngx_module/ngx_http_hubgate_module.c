@@ -206,6 +206,12 @@ ngx_http_hubgate_on(ngx_conf_t *cf, ngx_command_t *cmd, void *conf)
         clcf->client_max_body_size = 0;
     }
 
+    /* uploads come in pieces of this size; a body that is smaller takes less */
+
+    if (clcf->client_body_buffer_size == NGX_CONF_UNSET_SIZE) {
+        clcf->client_body_buffer_size = NGX_HTTP_HUBGATE_BODY_BUFFER;
+    }
+
     hmcf = ngx_http_conf_get_module_main_conf(cf, ngx_http_hubgate_module);
     hmcf->on = 1;
 

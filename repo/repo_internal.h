@@ -137,6 +137,19 @@ void repo_spool_close(struct repo_spool *s); /* NULL is fine */
 int repo_pack_move(const char *path, const char *work_dir, const char *name,
                    struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- pack_writer.c: a pack of n objects, in the order they are given, each whole: begin, bytes
+ * until the last ones. finish: it and its index are in work_dir, synced, as pack-<name>.pack and
+ * .idx ---- */
+struct repo_pack;
+int repo_pack_open(struct repo_pack **out, const char *work_dir, uint32_t n,
+                   struct gw_error *err) GW_MUST_CHECK;
+int repo_pack_begin(struct repo_pack *p, enum repo_object type, uint64_t size,
+                    struct gw_error *err) GW_MUST_CHECK;
+int repo_pack_bytes(struct repo_pack *p, struct gw_str bytes, bool last,
+                    struct gw_error *err) GW_MUST_CHECK;
+int repo_pack_finish(struct repo_pack *p, char name[41], struct gw_error *err) GW_MUST_CHECK;
+void repo_pack_close(struct repo_pack *p); /* NULL is fine */
+
 /* ---- object.c: large objects; sha256 is 64 lower-case hex ---- */
 /* A verified, synced file becomes data/lfs/..., durably. `from` stays. */
 int repo_object_store(const char *data_dir, const char *from, struct gw_str sha256, uint64_t size,

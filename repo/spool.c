@@ -2,10 +2,9 @@
 /*
  * repo/spool.c - new git objects on their way into one pack.
  *
- * Like libgit2's mempack, but the bytes wait in an unlinked file: an import of many gigabytes of
- * small files needs forty bytes of memory for each, and a dead importer leaves nothing. The pack is
- * written by libgit2's packbuilder and indexer, in a temporary folder, and moved: pack first, then
- * its index, so that whoever finds the index finds the pack.
+ * The bytes wait in an unlinked file: an import of many gigabytes of small files needs forty bytes
+ * of memory for each, and a dead importer leaves nothing. The pack is made in a temporary folder
+ * and moved: pack first, then its index, so that whoever finds the index finds the pack.
  */
 #include "repo/repo_internal.h"
 
@@ -13,7 +12,6 @@
 #include "base/file.h"
 
 #include <git2.h>
-#include <git2/sys/odb_backend.h>
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,7 +21,6 @@
 
 #define TABLE_FIRST 1024u
 #define OBJECTS_MAX (UINT32_MAX / 4)
-#define PACK_MODE 0440
 
 _Static_assert(sizeof(git_oid) == REPO_OID_BYTES, "ids are passed as bytes");
 _Static_assert((int)REPO_OBJECT_COMMIT == (int)GIT_OBJECT_COMMIT &&
@@ -164,107 +161,51 @@ void repo_spool_close(struct repo_spool *s)
     gw_free(s);
 }
 
-/* ---- what libgit2 sees ---- */
-
-struct backend {
-    git_odb_backend parent;
-    const struct repo_spool *spool; /* borrowed */
-};
-
-static const struct repo_spool *spool_of(git_odb_backend *b)
-{
-    return ((struct backend *)b)->spool;
-}
-
-static int on_read_header(size_t *n, git_object_t *type, git_odb_backend *b, const git_oid *oid)
-{
-    const struct spooled *o = find(spool_of(b), oid);
-
-    if (o == NULL) {
-        return GIT_ENOTFOUND;
-    }
-    *n = o->n;
-    *type = (git_object_t)o->type;
-    return 0;
-}
-
-static int on_read(void **data, size_t *n, git_object_t *type, git_odb_backend *b,
-                   const git_oid *oid)
-{
-    const struct spooled *o = find(spool_of(b), oid);
-    struct gw_error err;
-
-    if (o == NULL) {
-        return GIT_ENOTFOUND;
-    }
-    *data = git_odb_backend_data_alloc(b, o->n != 0 ? o->n : 1);
-    if (*data == NULL) {
-        return -1;
-    }
-    if (gw_pread_all(spool_of(b)->fd, *data, o->n, o->offset, &err) != GW_OK) {
-        git_odb_backend_data_free(b, *data);
-        git_error_set_str(GIT_ERROR_OS, err.text);
-        errno = EIO;
-        return -1;
-    }
-    *n = o->n;
-    *type = (git_object_t)o->type;
-    return 0;
-}
-
-static int on_exists(git_odb_backend *b, const git_oid *oid)
-{
-    return find(spool_of(b), oid) != NULL;
-}
-
-static void on_free(git_odb_backend *b)
-{
-    gw_free(b);
-}
-
-static int add_backend(git_odb *odb, const struct repo_spool *s)
-{
-    struct backend *b = gw_alloc(sizeof(*b));
-
-    if (b == NULL) {
-        git_error_set_oom();
-        return -1;
-    }
-    b->spool = s;
-    if (git_odb_init_backend(&b->parent, GIT_ODB_BACKEND_VERSION) < 0) {
-        gw_free(b);
-        return -1;
-    }
-    b->parent.read = on_read;
-    b->parent.read_header = on_read_header;
-    b->parent.exists = on_exists;
-    b->parent.free = on_free;
-    if (git_odb_add_backend(odb, &b->parent, 999) < 0) {
-        gw_free(b);
-        return -1;
-    }
-    return 0;
-}
-
 /* ---- the pack ---- */
 
-/* Commits, then trees from the root down, then blobs: a reader of one commit reads forwards. */
-static int insert_all(git_packbuilder *pb, const struct repo_spool *s, const bool *held)
+static int add_object(struct repo_pack *p, const struct repo_spool *s, const struct spooled *o,
+                      struct gw_error *err)
 {
-    static const git_object_t order[] = {GIT_OBJECT_COMMIT, GIT_OBJECT_TREE, GIT_OBJECT_BLOB};
+    char piece[64u << 10];
+    size_t done = 0;
+    int rc = repo_pack_begin(p, (enum repo_object)o->type, o->n, err);
+
+    do {
+        size_t n = o->n - done < sizeof(piece) ? o->n - done : sizeof(piece);
+
+        if (rc == GW_OK) {
+            rc = gw_pread_all(s->fd, piece, n, o->offset + done, err);
+        }
+        done += n;
+        if (rc == GW_OK) {
+            rc = repo_pack_bytes(p, (struct gw_str){piece, n}, done == o->n, err);
+        }
+    } while (rc == GW_OK && done < o->n);
+    return rc;
+}
+
+/* Commits, then trees from the root down, then blobs: a reader of one commit reads forwards. */
+static int add_all(struct repo_pack *p, const struct repo_spool *s, const bool *held,
+                   struct gw_error *err)
+{
+    static const enum repo_object order[] = {REPO_OBJECT_COMMIT, REPO_OBJECT_TREE,
+                                             REPO_OBJECT_BLOB};
 
     for (size_t k = 0; k < sizeof(order) / sizeof(order[0]); k++) {
         for (uint32_t i = 0; i < s->n; i++) {
             /* trees were put children first */
-            uint32_t at = order[k] == GIT_OBJECT_BLOB ? i : s->n - 1 - i;
+            uint32_t at = order[k] == REPO_OBJECT_BLOB ? i : s->n - 1 - i;
+            int rc = GW_OK;
 
-            if (!held[at] && (git_object_t)s->objects[at].type == order[k] &&
-                git_packbuilder_insert(pb, &s->objects[at].oid, NULL) < 0) {
-                return -1;
+            if (!held[at] && s->objects[at].type == order[k]) {
+                rc = add_object(p, s, &s->objects[at], err);
+            }
+            if (rc != GW_OK) {
+                return rc;
             }
         }
     }
-    return 0;
+    return GW_OK;
 }
 
 int repo_pack_move(const char *path, const char *work_dir, const char *name, struct gw_error *err)
@@ -287,22 +228,21 @@ int repo_pack_move(const char *path, const char *work_dir, const char *name, str
     return gw_dir_sync(folder, err);
 }
 
-static int write_pack(git_repository *git, git_odb *odb, const struct repo_spool *s,
-                      const bool *held, const char *path, const char *work_dir,
-                      struct gw_error *err)
+static int write_pack(const struct repo_spool *s, const bool *held, uint32_t n, const char *path,
+                      const char *work_dir, struct gw_error *err)
 {
-    git_packbuilder *pb = NULL;
-    int rc;
+    struct repo_pack *p = NULL;
+    char name[41];
+    int rc = repo_pack_open(&p, work_dir, n, err);
 
-    if (add_backend(odb, s) < 0 || git_packbuilder_new(&pb, git) < 0 ||
-        insert_all(pb, s, held) < 0 ||
-        git_packbuilder_write(pb, work_dir, PACK_MODE, NULL, NULL) < 0) {
-        rc = repo_git_fail(err, "write a pack for %s", path);
-    } else {
-        rc = repo_pack_move(path, work_dir, git_packbuilder_name(pb), err);
+    if (rc == GW_OK) {
+        rc = add_all(p, s, held, err);
     }
-    git_packbuilder_free(pb);
-    return rc;
+    if (rc == GW_OK) {
+        rc = repo_pack_finish(p, name, err);
+    }
+    repo_pack_close(p);
+    return rc == GW_OK ? repo_pack_move(path, work_dir, name, err) : rc;
 }
 
 int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir,
@@ -326,7 +266,7 @@ int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir
         n_held += held[i];
     }
     if (n_held < s->n) {
-        rc = write_pack(git, odb, s, held, path, work_dir, err);
+        rc = write_pack(s, held, s->n - n_held, path, work_dir, err);
     }
 done:
     git_odb_free(odb);

@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 #define OBJECT_MODE 0440
+/* To the disk while more comes: what is left for the end is little, however large the object. */
+#define WRITEBACK (8u << 20)
 
 struct repo_upload {
     const char *data_dir;
@@ -20,6 +22,7 @@ struct repo_upload {
     const char *path;
     int fd;
     struct gw_sha256 sha;
+    uint64_t on_its_way; /* to the disk */
 };
 
 static int open_file(struct repo_upload *u, struct gw_error *err)
@@ -62,10 +65,17 @@ int repo_upload_write(struct repo_upload *u, struct gw_str bytes, struct gw_erro
 {
     int rc = gw_write_all(u->fd, bytes.p, bytes.n, err);
 
-    if (rc == GW_OK) {
-        gw_sha256_update(&u->sha, bytes.p, bytes.n);
+    if (rc != GW_OK) {
+        return rc;
     }
-    return rc;
+    gw_sha256_update(&u->sha, bytes.p, bytes.n);
+    if (u->sha.bytes - u->on_its_way >= WRITEBACK) {
+        /* a hint: what goes wrong shows at fdatasync */
+        (void)sync_file_range(u->fd, (off_t)u->on_its_way, (off_t)(u->sha.bytes - u->on_its_way),
+                              SYNC_FILE_RANGE_WRITE);
+        u->on_its_way = u->sha.bytes;
+    }
+    return GW_OK;
 }
 
 int repo_upload_finish(struct repo_upload *u, const struct repo_id *id, struct gw_str sha256,

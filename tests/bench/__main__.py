@@ -16,7 +16,7 @@ from typing import Callable
 
 from tests.lab import procs
 
-from . import cold, others, warm
+from . import cold, others, warm, writes
 from .scene import Scene
 from .table import Table
 
@@ -25,7 +25,7 @@ PEER_HUB = (18180, 18181)       # where the Hub is when a peer has to know it be
 
 def steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
     """What is long comes last: it is what a slow machine leaves out."""
-    return [step for rows in (warm.rows, cold.rows, others.rows, cold.long_rows, others.long_rows) for step in rows(scene, table)]
+    return [step for rows in (warm.rows, cold.rows, others.rows, writes.rows, cold.long_rows, others.long_rows) for step in rows(scene, table)]
 
 
 def asked_steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:

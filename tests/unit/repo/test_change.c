@@ -550,6 +550,49 @@ static void test_squash(void **state)
                      GW_INVALID);
 }
 
+/* Around what a pack's heads and the pieces of its writer hold, of bytes that compress and that do
+ * not: git takes each apart as it was. */
+static void test_sizes(void **state)
+{
+    static const size_t sizes[] = {0,     1,     15,     16,     2047,   2048,   65535,
+                                   65536, 65537, 131071, 131072, 262143, 262144, 10u << 20};
+    char *bytes = malloc(10u << 20), name[40], sum[41];
+    struct repo_change *c = begun();
+    struct gw_error err;
+    FILE *f;
+
+    assert_non_null(bytes);
+    for (unsigned kind = 0; kind < 2; kind++) {
+        uint32_t at = 1;
+
+        for (size_t i = 0; i < 10u << 20; i++) {
+            at = at * 1664525u + 1013904223u;
+            bytes[i] = (char)(kind != 0 ? at >> 24 : 'a');
+        }
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+            snprintf(name, sizeof(name), "%u-%zu", kind, sizes[i]);
+            assert_ok(repo_change_put(c, gw_str_c(name), (struct gw_str){bytes, sizes[i]}, &err),
+                      err);
+        }
+        snprintf(name, sizeof(name), "want-%u", kind);
+        f = fopen(name, "w");
+        assert_non_null(f);
+        assert_int_equal(fwrite(bytes, 1, 10u << 20, f), 10u << 20);
+        assert_int_equal(fclose(f), 0);
+    }
+    free(bytes);
+    committed(c);
+    assert_sound();
+    for (unsigned kind = 0; kind < 2; kind++) {
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+            assert_int_equal(output(sum, sizeof(sum), "head -c %zu want-%u | sha1sum | cut -c1-40",
+                                    sizes[i], kind),
+                             0);
+            assert_sh(sum, GIT "cat-file blob main:%u-%zu | sha1sum | cut -c1-40", kind, sizes[i]);
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -564,6 +607,7 @@ int main(void)
         cmocka_unit_test_setup(test_branches, fresh),
         cmocka_unit_test_setup(test_many_files, fresh),
         cmocka_unit_test_setup(test_squash, fresh),
+        cmocka_unit_test_setup(test_sizes, fresh),
         cmocka_unit_test_setup(test_random, fresh),
     };
 
