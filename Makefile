@@ -104,6 +104,9 @@ diskfaults: all ## the cache's disk fails: all kinds (make e2e: some of them)
 	@FAULTS=all BUILD="$(BUILD)" tests/run-e2e -q tests/e2e/test_disk_faults.py
 killtest: all ## kill -9 of workers during fills with 16 clients: N rounds, SEED
 	@N=$(or $(N),200) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_killtest.py
+.PHONY: hostile writestates
+hostile: all ## hostile clients that write, also with a million operations in one commit
+	@HOSTILE=1 BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_write_hostile.py
 powercut: all ## the power goes at N moments of writing to data/, and everything starts again: N (300), SEED
 	@N=$(or $(N),300) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_powercut.py
 commitrace: all ## 8 writers of N (200) commits each, by two nodes on one data/
@@ -125,6 +128,8 @@ tsan: ## what threads of the cache share, under ThreadSanitizer
 	@tests/run-unit $(TSAN_TESTS)
 states: all ## N random sequences of reads, leaving, kill -9, reload, eviction and upstream faults against a model (N=500)
 	@STATES="$(or $(N),500)" BUILD="$(BUILD)" tests/run-e2e tests/e2e/test_states.py
+writestates: all ## N random sequences of commits, branches, deletion, moves, kill -9 and reload against a model (N=500)
+	@STATES="$(or $(N),500)" BUILD="$(BUILD)" tests/run-e2e tests/e2e/test_write_states.py
 .PHONY: largewrites
 largewrites: all ## an object of 6 GiB comes in, in constant memory (20 GB of disk for a while)
 	@LARGE=all BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_write_odd.py

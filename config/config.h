@@ -80,6 +80,7 @@ struct config {
     } identity;
     struct {
         int64_t wait_ms;  /* how long a request waits for facts before 503 */
+        uint64_t uploads; /* per worker */
         uint64_t jobs[7]; /* by enum gw_peer: jobs in flight per worker */
     } limits;
     struct {

@@ -7,12 +7,16 @@
 #include "gateway/nodes.h"
 #include "gateway/upload.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 
 #define REQUEST_ARENA_MAX (96u << 20)
+/* Larger ones are mapped, and go back when they are freed. Left alone, glibc raises this to what
+ * was freed last, up to 32 MiB, and each job thread's arena keeps as much. */
+#define MALLOC_MAPPED (512 << 10)
 
 /* ---- the process ---- */
 
@@ -83,6 +87,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
 
     if (gw == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for the gateway");
+    mallopt(M_MMAP_THRESHOLD, MALLOC_MAPPED);
     pthread_mutex_init(&gw->quotas.lock, NULL);
     gw->snapshot = o->snapshot;
     gw->config = o->snapshot->config;
@@ -461,8 +466,9 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
     if (gw != NULL) {
         audit_record(gw, req, status, bytes_sent, complete);
         metrics_end(gw, req, status, bytes_sent);
+        gw->n_uploads -= st->uploading;
+        git_end(gw, st);
     }
-    git_end(gw, st);
     cache_reader_close(st->reader);
     upload_unref(st->upload);
     if (st->fd >= 0)

@@ -182,6 +182,7 @@ struct gateway {
     bool (*post)(void *ctx, struct gateway_job *job);
     void *ctx;
     size_t n_git;      /* clones and fetches under way */
+    size_t n_uploads;  /* objects and commits */
     char key[32];      /* data/key: MAC of token and subject files */
     char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
@@ -212,6 +213,7 @@ struct gateway_state {
     unsigned n_sources;          /* times that another repository than its own was refused */
     struct cache_reader *reader; /* of a fill, or NULL */
     bool git_running;            /* counted in n_git */
+    bool uploading;              /* counted in n_uploads */
     struct upload *upload;       /* NULL: the body is not kept */
     int fd;                      /* of a blob, or -1; ours */
     uint64_t file_first, file_end;

@@ -272,7 +272,9 @@ int job_preupload(struct gateway_job *job)
 /* ---- batch ---- */
 
 #define BATCH_ANSWER_MAX (96u << 20)
-#define SIGNED_S 21600 /* 6 h, and a second for each MiB: a large object over a slow line */
+/* An address is needed until its request begins: an hour, and 4 s for each MiB of all that is asked
+ * for with it (256 KiB/s), because clients send one object after the other */
+#define SIGNED_S 3600
 #define SIGNED_MAX_S 604800
 
 static int no_memory(struct gateway_job *job)
@@ -325,8 +327,9 @@ struct batch {
     struct repo_id id;
     struct hub_batch asked;
     struct gw_str public_url, subject;
-    bool in_parts;
-    uint64_t more; /* bytes that are to come */
+    int64_t until_s;         /* unix: when its addresses are over */
+    bool in_parts, read_all; /* else only what the subject sent himself is there for him */
+    uint64_t more;           /* bytes that are to come */
 };
 
 static int put_object(struct gateway_job *job, struct gw_buf *out, struct batch *b,
@@ -335,20 +338,16 @@ static int put_object(struct gateway_job *job, struct gw_buf *out, struct batch 
     bool upload = b->asked.upload;
     struct hub_batch_answer answer = {.object = o,
                                       .action = upload ? GW_STR("upload") : GW_STR("download")};
-    int64_t valid_s = SIGNED_S + (int64_t)(o->size >> 20);
-    struct lfs_object_id what = {b->id.type,
-                                 b->id.ns,
-                                 b->id.name,
-                                 gw_str_c(o->oid),
-                                 b->subject,
-                                 o->size,
-                                 gw_wall_ms() / 1000 +
-                                     (valid_s < SIGNED_MAX_S ? valid_s : SIGNED_MAX_S),
-                                 0,
-                                 0};
+    struct lfs_object_id what = {
+        b->id.type, b->id.ns, b->id.name, gw_str_c(o->oid), b->subject, o->size, b->until_s, 0, 0};
     uint64_t held;
+    /* both are looked for in any case: the answer takes the same steps */
+    bool his =
+        b->read_all || repo_object_noted(job->gw->config->data, &b->id, what.sha256, b->subject);
     int rc = repo_object_held(job->gw->config->data, &b->id, what.sha256, &held, &job->result.err);
 
+    if (rc == GW_OK && !his)
+        rc = gw_fail(&job->result.err, GW_NOT_FOUND, REPO_NO_OBJECT, "not for this subject");
     if (rc == GW_OK && held != o->size) {
         answer.error = 422;
         answer.message = GW_STR("an object of this sha256 has another size");
@@ -385,9 +384,21 @@ static bool named_before(const struct hub_batch *x, size_t i)
     return false;
 }
 
+static int64_t until_when(const struct hub_batch *x)
+{
+    uint64_t mib = 0, s;
+
+    for (size_t i = 0; i < x->n; i++)
+        mib += x->objects[i].size >> 20; /* 1,000 of INT64_MAX bytes at most */
+    s = SIGNED_S + 4 * mib;
+    return gw_wall_ms() / 1000 + (int64_t)(s < SIGNED_MAX_S ? s : SIGNED_MAX_S);
+}
+
 static int put_objects(struct gateway_job *job, struct gw_buf *out, struct batch *b)
 {
     int rc = GW_OK;
+
+    b->until_s = until_when(&b->asked);
 
     /* git-lfs gives all objects of a batch to the agent of its one transfer */
     for (size_t i = 0; b->asked.upload && b->asked.multipart && i < b->asked.n; i++)
@@ -401,19 +412,22 @@ static int put_objects(struct gateway_job *job, struct gw_buf *out, struct batch
     return rc == GW_OK ? gw_buf_ok(out, &job->result.err) : rc;
 }
 
-/* key: batch, type, ns, name, request; arg: our address, subject, the body */
+/* key: batch, type, ns, name, request; arg: our address, subject, "all" or "own" (may be read), the
+ * body */
 int job_batch(struct gateway_job *job)
 {
-    struct gw_str body = job->arg;
+    struct gw_str body = job->arg, read;
     struct batch b = {.in_parts = false};
     struct gw_buf out;
     int rc = fields_of(job, 5, &b.id);
 
-    if (rc == GW_OK && (!gw_str_split(&body, '\n', &b.public_url) ||
-                        !gw_str_split(&body, '\n', &b.subject) || body.p == NULL))
+    if (rc == GW_OK &&
+        (!gw_str_split(&body, '\n', &b.public_url) || !gw_str_split(&body, '\n', &b.subject) ||
+         !gw_str_split(&body, '\n', &read) || body.p == NULL))
         rc = gw_fail(&job->result.err, GW_INVALID, 0, "batch: fields");
     if (rc == GW_OK)
         rc = hub_batch_parse(&b.asked, body, &job->arena, &job->result.err);
+    b.read_all = rc == GW_OK && gw_str_eq_c(read, "all");
     gw_buf_init(&out, BATCH_ANSWER_MAX);
     if (rc == GW_OK)
         rc = put_objects(job, &out, &b);

@@ -11,6 +11,7 @@
  * Rights are those of the subject when the bytes come, not when the address was made.
  */
 #include "gateway/jobs.h"
+#include "gateway/rights.h"
 #include "gateway/upload.h"
 
 #include <stdio.h>
@@ -202,8 +203,12 @@ static int object_write(struct upload *u, struct gw_str bytes, struct gw_error *
 
 static int object_finish(struct upload *u, struct gateway_job *job, struct gw_error *err)
 {
+    int rc = repo_upload_finish(u->store, &u->id, u->sha256, u->size, err);
+
     (void)job;
-    return repo_upload_finish(u->store, &u->id, u->sha256, u->size, err);
+    return rc == GW_OK && u->sender.n != 0
+               ? repo_object_note(u->config->data, &u->id, u->sha256, u->sender, err)
+               : rc;
 }
 
 static void object_close(struct upload *u)
@@ -240,6 +245,13 @@ static void part_close(struct upload *u)
     repo_part_close(u->store);
 }
 
+/* Whose object it will be; "" if he may read all of the repository anyway. */
+static struct gw_str sender_of(const struct gateway *gw, const struct gateway_request *req,
+                               const struct signed_object *o)
+{
+    return rights_read_all(gw, req->state, &o->target) ? GW_STR("") : req->state->who.subject_id;
+}
+
 static int begin_object(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                         const struct signed_object *o)
 {
@@ -254,11 +266,12 @@ static int begin_object(struct gateway *gw, struct gateway_request *req, struct 
                              gw_arena_dup(&u->arena, o->target.ns),
                              gw_arena_dup(&u->arena, o->target.name)};
     u->sha256 = gw_arena_dup(&u->arena, o->sha256);
+    u->sender = gw_arena_dup(&u->arena, sender_of(gw, req, o));
     u->size = o->size;
     u->parts.upload = gw_arena_dup(&u->arena, o->upload);
     u->parts.chunk = o->chunk;
     u->parts.part = o->part;
-    if (u->id.ns.p == NULL || u->id.name.p == NULL || u->sha256.p == NULL ||
+    if (u->id.ns.p == NULL || u->id.name.p == NULL || u->sha256.p == NULL || u->sender.p == NULL ||
         u->parts.upload.p == NULL)
         return GW_NO_MEMORY;
     ans->kind = GATEWAY_TAKE;
@@ -275,7 +288,7 @@ int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_a
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
     if (req->state->upload == NULL)
-        return begin_object(gw, req, ans, &o);
+        return upload_admit(gw, req, ans) == GW_OK ? begin_object(gw, req, ans, &o) : GW_OK;
     rc = upload_finish(gw, req, &text, &err);
     if (rc == GW_AGAIN)
         return rc;
@@ -291,29 +304,34 @@ int lfs_object(struct gateway *gw, struct gateway_request *req, struct gateway_a
 
 /* ---- the end of an object in parts ---- */
 
-/* key: complete, type, ns, name, sha256, size, chunk, upload: who asks again while it is under way
- * waits for the same */
+/* key: complete, type, ns, name, sha256, size, chunk, upload, sender or "": who asks again while it
+ * is under way waits for the same */
 int job_complete(struct gateway_job *job)
 {
     struct repo_parts o = {.data_dir = job->gw->config->data};
     struct repo_id id;
+    int rc;
 
-    if (job->n_fields < 8 || !gw_str_u64(job->fields[5], &o.size) ||
+    if (job->n_fields < 9 || !gw_str_u64(job->fields[5], &o.size) ||
         !gw_str_u64(job->fields[6], &o.chunk))
         return gw_fail(&job->result.err, GW_INVALID, 0, "complete: fields");
     id = (struct repo_id){job->fields[1], job->fields[2], job->fields[3]};
     o.upload = job->fields[7];
-    return repo_parts_complete(&o, &id, job->fields[4], job->deadline_ms, &job->result.err);
+    rc = repo_parts_complete(&o, &id, job->fields[4], job->deadline_ms, &job->result.err);
+    return rc == GW_OK && job->fields[8].n != 0
+               ? repo_object_note(o.data_dir, &id, job->fields[4], job->fields[8], &job->result.err)
+               : rc;
 }
 
-static struct gw_want want_complete(struct gw_arena *a, const struct signed_object *o)
+static struct gw_want want_complete(struct gw_arena *a, const struct signed_object *o,
+                                    struct gw_str sender)
 {
     return (struct gw_want){
         .peer = GW_PEER_REPO,
-        .key = FACT_JOIN(a, GW_STR("complete"), gw_str_c(hub_type_name(o->target.type)),
-                         o->target.ns, o->target.name, o->sha256,
-                         gw_arena_printf(a, "%llu", (unsigned long long)o->size),
-                         gw_arena_printf(a, "%llu", (unsigned long long)o->chunk), o->upload),
+        .key = FACT_JOIN(
+            a, GW_STR("complete"), gw_str_c(hub_type_name(o->target.type)), o->target.ns,
+            o->target.name, o->sha256, gw_arena_printf(a, "%llu", (unsigned long long)o->size),
+            gw_arena_printf(a, "%llu", (unsigned long long)o->chunk), o->upload, sender),
         .arg = GW_STR(""),
     };
 }
@@ -331,7 +349,7 @@ int lfs_complete(struct gateway *gw, struct gateway_request *req, struct gateway
     rc = hub_complete_check(req->body, o.sha256, repo_parts_count(o.size, o.chunk), &err);
     if (rc != GW_OK)
         return write_failure(gw, req, ans, &err);
-    want = want_complete(&st->arena, &o);
+    want = want_complete(&st->arena, &o, sender_of(gw, req, &o));
     if (want.key.p != NULL && wants_result(st, want.key) == NULL)
         st->deadline_ms = gw_mono_ms() + COMPLETE_MS;
     rc = fact_need(gw, req, &want, NULL, &err);
@@ -382,7 +400,8 @@ int lfs_batch(struct gateway *gw, struct gateway_request *req, struct gateway_an
         .peer = GW_PEER_REPO,
         .key =
             FACT_JOIN(a, GW_STR("batch"), gw_str_c(hub_type_name(t.type)), t.ns, t.name, req->id),
-        .arg = FACT_JOIN(a, request_public_url(gw, req), st->who.subject_id, req->body),
+        .arg = FACT_JOIN(a, request_public_url(gw, req), st->who.subject_id,
+                         rights_read_all(gw, st, &t) ? GW_STR("all") : GW_STR("own"), req->body),
     };
     if (want.arg.p == NULL)
         return GW_NO_MEMORY;

@@ -2,8 +2,14 @@
 /* rights.c - see rights.h */
 #include "gateway/rights.h"
 
+#include "base/alloc.h"
+#include "base/encode.h"
+
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
+
+#define READABLE_MAX 1000000u /* more files of one tip are not looked through */
 
 /* ---- the subject as text: "kind name n group group ...", each string as LENGTH:BYTES ---- */
 
@@ -83,18 +89,37 @@ struct policy_object rights_object(const struct hub_target *t)
     };
 }
 
+bool rights_read_all(const struct gateway *gw, const struct gateway_state *st,
+                     const struct hub_target *t)
+{
+    struct policy_object o = rights_object(t);
+
+    o.revision = GW_STR("");
+    return policy_decide_every(gw->policy, &st->who.subject, POLICY_READ, &o, st->started_ms)
+               .effect == POLICY_ALLOW;
+}
+
 bool rights_copy(struct rights *out, const struct gateway *gw, const struct gateway_state *st,
                  const struct hub_target *t, struct gw_arena *a)
 {
     struct policy_object o = rights_object(t);
     struct gw_str text = rights_subject_text(a, &st->who.subject);
 
-    *out = (struct rights){.policy = gw->policy, .object = o, .now_ms = st->started_ms, .a = a};
+    *out = (struct rights){.policy = gw->policy,
+                           .object = o,
+                           .now_ms = st->started_ms,
+                           .a = a,
+                           .read_all = rights_read_all(gw, st, t),
+                           .data_dir = gw->config->data};
     out->object.ns = gw_arena_dup(a, o.ns);
     out->object.name = gw_arena_dup(a, o.name);
     out->object.revision = gw_arena_dup(a, o.revision);
+    out->sender = gw_arena_dup(a, st->who.subject_id);
+    out->revision = gw_arena_dup(a, t->revision);
+    out->id = (struct repo_id){out->object.type, out->object.ns, out->object.name};
     return text.p != NULL && out->object.ns.p != NULL && out->object.name.p != NULL &&
-           out->object.revision.p != NULL && rights_subject_take(&out->subject, &text, a);
+           out->object.revision.p != NULL && out->sender.p != NULL && out->revision.p != NULL &&
+           rights_subject_take(&out->subject, &text, a);
 }
 
 static void say(char *out, size_t cap, struct gw_str path, const struct policy_rule *rule)
@@ -140,4 +165,73 @@ int rights_refuse(struct gateway *gw, struct gateway_request *req, struct gatewa
     st->allowed = false;
     say(text, sizeof(text), path, d.rule);
     return answer_refuse(gw, req, ans, HUB_BLOCKED, gw_arena_dup(&st->arena, gw_str_c(text)), 0);
+}
+
+/* ---- objects ---- */
+
+static int by_digest(const void *a, const void *b)
+{
+    return memcmp(a, b, 32);
+}
+
+static int keep_readable(void *ctx, const struct repo_entry *e)
+{
+    struct rights *r = ctx;
+    struct policy_object o = r->object;
+
+    o.path = e->path;
+    if (e->directory || !e->lfs ||
+        policy_decide(r->policy, &r->subject, POLICY_READ, &o, r->now_ms).effect != POLICY_ALLOW)
+        return GW_OK;
+    if (r->n_readable == READABLE_MAX)
+        return GW_TOO_LARGE;
+    if (r->n_readable == r->cap_readable) {
+        size_t cap = r->cap_readable ? 2 * r->cap_readable : 256;
+        uint8_t(*more)[32] = gw_realloc(r->readable, cap * sizeof(*more));
+
+        if (more == NULL)
+            return GW_NO_MEMORY;
+        r->readable = more;
+        r->cap_readable = cap;
+    }
+    if (gw_hex_decode(r->readable[r->n_readable], 32, (struct gw_str){e->sha256, 64}))
+        r->n_readable++;
+    return GW_OK;
+}
+
+/* What cannot be listed is not there to be had. */
+static void list_readable(struct rights *r)
+{
+    struct repo *repo = NULL;
+    char commit[41];
+
+    r->listed = true;
+    if (repo_open(&repo, r->data_dir, &r->id, NULL) == GW_OK &&
+        repo_resolve(repo, r->revision, commit, NULL) == GW_OK)
+        (void)!repo_tree(repo, commit, GW_STR(""), true, keep_readable, r, NULL);
+    repo_close(repo);
+    if (r->n_readable != 0)
+        qsort(r->readable, r->n_readable, sizeof(*r->readable), by_digest);
+}
+
+int rights_object_known(void *ctx, struct gw_str sha256, struct gw_error *err)
+{
+    struct rights *r = ctx;
+    uint8_t digest[32];
+
+    if (r->read_all || repo_object_noted(r->data_dir, &r->id, sha256, r->sender))
+        return GW_OK;
+    if (!r->listed)
+        list_readable(r);
+    if (r->n_readable != 0 && gw_hex_decode(digest, sizeof(digest), sha256) &&
+        bsearch(digest, r->readable, r->n_readable, sizeof(*r->readable), by_digest) != NULL)
+        return GW_OK;
+    return gw_fail(err, GW_NOT_FOUND, REPO_NO_OBJECT,
+                   "this repository holds no object %.12s: upload it first", sha256.p);
+}
+
+void rights_release(struct rights *r)
+{
+    gw_free(r->readable);
+    r->readable = NULL;
 }

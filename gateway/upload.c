@@ -5,11 +5,25 @@
 #include "base/alloc.h"
 
 #define HALF (1u << 20)
+#define HALF_OF_MANY (128u << 10) /* from the FEW + 1st of a worker on */
+#define FEW 24u
 #define UPLOAD_ARENA_MAX (1u << 20)
 /* Read on after a failure: most clients look for the answer only when they have sent all. */
 #define FORGOTTEN_MAX (64u << 20)
 /* What has come may take that long to be made durable, besides limits.wait. */
 #define BYTES_PER_MS 8192
+
+int upload_admit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
+{
+    if (!req->state->uploading && gw->n_uploads >= gw->config->limits.uploads) {
+        answer_refuse(gw, req, ans, HUB_OUTAGE, GW_STR("too many uploads at a time"), 5);
+        return GW_FORBIDDEN;
+    }
+    if (!req->state->uploading)
+        gw->n_uploads++;
+    req->state->uploading = true;
+    return GW_OK;
+}
 
 struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
                           const struct upload_sink *sink, uint64_t limit)
@@ -26,8 +40,9 @@ struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
     u->gw = gw;
     u->config = gw->config;
     u->limit = limit;
+    u->room = gw->n_uploads > FEW ? HALF_OF_MANY : HALF;
     for (int i = 0; i < 2; i++)
-        if ((u->half[i].p = gw_alloc(HALF)) == NULL) {
+        if ((u->half[i].p = gw_alloc(u->room)) == NULL) {
             upload_unref(u);
             return NULL;
         }
@@ -115,7 +130,7 @@ size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char 
 
     u->given += n;
     while (left > 0) {
-        size_t room = HALF - u->half[u->filling].n, piece = left < room ? left : room;
+        size_t room = u->room - u->half[u->filling].n, piece = left < room ? left : room;
 
         if (!is_busy(req, u) && u->status == GW_OK && u->given > u->limit)
             fail(u, GW_TOO_LARGE, "more bytes than were announced, or than are taken here");
@@ -124,7 +139,7 @@ size_t gateway_give(struct gateway *gw, struct gateway_request *req, const char 
         memcpy(u->half[u->filling].p + u->half[u->filling].n, p + (n - left), piece);
         u->half[u->filling].n += piece;
         left -= piece;
-        if (u->half[u->filling].n < HALF)
+        if (u->half[u->filling].n < u->room)
             continue;
         if (is_busy(req, u))
             break;

@@ -2,7 +2,7 @@
 /*
  * gateway/upload.h - a body that is kept as it comes: two halves of memory, filled on the loop,
  * emptied by DISK jobs one after the other; reading stops while both are full. So an upload of any
- * size takes 2 MiB, and what is wrong with it shows while it comes.
+ * size takes 2 MiB, less where there are many, and what is wrong with it shows while it comes.
  */
 #ifndef GATEWAY_UPLOAD_H
 #define GATEWAY_UPLOAD_H
@@ -34,6 +34,7 @@ struct upload {
     struct gw_error err;
     uint64_t given, limit, forgotten;
     unsigned filling, seq;
+    size_t room; /* of each half */
     struct {
         char *p;
         size_t n;
@@ -41,7 +42,8 @@ struct upload {
     /* what it is: strings in the arena */
     struct repo_id id;
     struct gw_str revision, sha256, author;
-    bool proposal; /* a commit that becomes a pull request */
+    struct gw_str sender; /* to be noted with the object; empty: not */
+    bool proposal;        /* a commit that becomes a pull request */
     uint64_t size;
     struct { /* one of an object's parts; part 0: the whole */
         struct gw_str upload;
@@ -49,6 +51,10 @@ struct upload {
     } parts;
 };
 
+/* limits.uploads of a worker are under way, or this request is one of them from now on; *ans says
+ * so otherwise: GW_OK or GW_FORBIDDEN. Before upload_new. */
+int upload_admit(struct gateway *gw, struct gateway_request *req,
+                 struct gateway_answer *ans) GW_MUST_CHECK;
 /* For this request, which owns it from now on (gateway_end lets it go). NULL: no memory */
 struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
                           const struct upload_sink *sink, uint64_t limit);

@@ -455,8 +455,10 @@ static int commit_open(struct upload *u, struct gw_error *err)
     if ((b->reader = hub_commit_reader_new(&lines, u)) == NULL)
         return gw_fail(err, GW_NO_MEMORY, 0, "not enough memory");
     rc = repo_change_open(&b->change, u->config->data, &u->id, u->revision, err);
-    if (rc == GW_OK)
+    if (rc == GW_OK) {
         repo_change_ask(b->change, rights_path, &b->rights);
+        repo_change_ask_object(b->change, rights_object_known, &b->rights);
+    }
     return rc;
 }
 
@@ -520,6 +522,7 @@ static void commit_close(struct upload *u)
         return;
     repo_change_close(b->change);
     hub_commit_reader_free(b->reader);
+    rights_release(&b->rights);
 }
 
 static int begin_commit(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
@@ -579,7 +582,7 @@ int write_commit(struct gateway *gw, struct gateway_request *req, struct gateway
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
     if (st->upload == NULL)
-        return begin_commit(gw, req, ans);
+        return upload_admit(gw, req, ans) == GW_OK ? begin_commit(gw, req, ans) : GW_OK;
     rc = upload_finish(gw, req, &commit, &err);
     if (rc == GW_AGAIN)
         return rc;

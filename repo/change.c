@@ -52,8 +52,8 @@ struct repo_change {
     struct gw_str attributes;       /* the root's, as this commit puts it; p == NULL: it does not */
     struct change *list;
     size_t n, cap;
-    repo_may may; /* NULL: all is allowed */
-    void *may_ctx;
+    repo_may may, may_object; /* NULL: all is allowed */
+    void *may_ctx, *object_ctx;
 };
 
 static int no_memory(struct gw_error *err)
@@ -200,6 +200,12 @@ void repo_change_ask(struct repo_change *c, repo_may may, void *ctx)
 {
     c->may = may;
     c->may_ctx = ctx;
+}
+
+void repo_change_ask_object(struct repo_change *c, repo_may may, void *ctx)
+{
+    c->may_object = may;
+    c->object_ctx = ctx;
 }
 
 static int check_path(struct gw_str path, struct gw_error *err)
@@ -369,6 +375,9 @@ int repo_change_put_object(struct repo_change *c, struct gw_str path, struct gw_
 
     if (rc == GW_OK && !gw_is_hex_lower(sha256, 64)) {
         rc = refuse(err, path, "an object is named by its sha256 in lower-case hex");
+    }
+    if (rc == GW_OK && c->may_object != NULL) {
+        rc = c->may_object(c->object_ctx, sha256, err);
     }
     if (rc == GW_OK) {
         rc = repo_object_size(&c->place, sha256, &held, err);

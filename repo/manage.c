@@ -7,6 +7,7 @@
 #include <git2.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,9 +72,10 @@ static int ref_name(char out[REF_BYTES], const char *prefix, struct gw_str name,
     int valid = 0;
     int n = snprintf(out, REF_BYTES, "%s" GW_STR_FMT, prefix, GW_STR_ARG(name));
 
-    if (name.n == 0 || n < 0 || (size_t)n >= REF_BYTES || memchr(name.p, '\0', name.n) != NULL ||
-        gw_str_starts(name, GW_STR("refs/")) || git_reference_name_is_valid(&valid, out) < 0 ||
-        !valid) {
+    /* no address can name what is longer or begins with '-' */
+    if (name.n == 0 || name.n > NAME_MAX || name.p[0] == '-' || n < 0 || (size_t)n >= REF_BYTES ||
+        memchr(name.p, '\0', name.n) != NULL || gw_str_starts(name, GW_STR("refs/")) ||
+        git_reference_name_is_valid(&valid, out) < 0 || !valid) {
         return gw_fail(err, GW_INVALID, 0, "Invalid reference for a branch or tag: %s",
                        repo_show(shown, name));
     }

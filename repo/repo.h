@@ -86,6 +86,9 @@ void repo_change_close(struct repo_change *c); /* NULL is fine */
  * where the commit completes it by itself. Without it, all is allowed. */
 typedef int (*repo_may)(void *ctx, struct gw_str path, struct gw_error *err);
 void repo_change_ask(struct repo_change *c, repo_may may, void *ctx);
+/* Likewise for each object that a file is to become by its digest alone, before it is looked for;
+ * what may not be had is as one that is not there (GW_NOT_FOUND, REPO_NO_OBJECT). */
+void repo_change_ask_object(struct repo_change *c, repo_may may, void *ctx);
 /* A file of up to 10 MiB; one that the branch's .gitattributes name for LFS is stored so.
  * @return GW_OK; GW_INVALID (a path that no repository may hold: why); GW_TOO_LARGE (bytes, or
  * REPO_CHANGES_MAX) */
@@ -286,6 +289,13 @@ int repo_object_take(const char *data_dir, const struct repo_id *id, struct gw_s
  */
 int repo_object_held(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
                      uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
+
+/* Who may not read all of a repository has what he sent to it, not what he knows the digest of:
+ * sender is any text. @return GW_OK; GW_NOT_FOUND (repository); GW_IO */
+int repo_object_note(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
+                     struct gw_str sender, struct gw_error *err) GW_MUST_CHECK;
+bool repo_object_noted(const char *data_dir, const struct repo_id *id, struct gw_str sha256,
+                       struct gw_str sender);
 
 /* ---- git itself, for clients that speak it (serve.c, push.c) ----
  * One request: its body to a file, then the distribution's git as a child that reads it. */

@@ -18,6 +18,7 @@ POLICY["rules"] += [
     {"id": "admins-delete", "allow": ["delete", "create"], "to": ["group:admins"], "where": {"hub": "private", "repo": "acme/*"}},
     {"id": "locked", "deny": ["write"], "unless": ["group:admins"], "where": {"hub": "private", "files": ["LICENSE", "locked/**"]}, "reason": "Ask legal first."},
     {"id": "only-weights", "deny": ["write"], "where": {"hub": "private", "repo": "acme/narrow", "files_not": ["**.bin", ".gitattributes"]}},
+    {"id": "secrets", "deny": ["read"], "unless": ["group:admins"], "where": {"hub": "private", "repo": "acme/hidden", "files": "secret/**"}},
     {"id": "releases", "deny": ["write"], "unless": ["group:admins"], "where": {"hub": "private", "revisions": ["release-*"]}, "reason": "Releases are made by admins."}]
 WORLD: dict = {"workers": 2, "people": "file", "policy": POLICY}
 HEADER = {"key": "header", "value": {"summary": "s"}}
@@ -126,3 +127,54 @@ def test_the_record_names_the_file_and_its_rule(module_world: World, repo: str) 
     assert commit(module_world, repo, file("open/ok"), file("locked/audited")).status == 403
     line = wait_until("the record", lambda: [each for each in module_world.audit() if each.get("resource", {}).get("path") == "locked/audited"])[0]
     assert line["event"] == "commit" and line["status"] == 403 and line["policy"] == {"result": "deny", "rule": "locked"} and line["subject"]["name"] == "writer"
+
+
+# ---- objects ----
+
+def batch(world: World, repo: str, data: bytes, who: str = "writer") -> dict:
+    body = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": hashlib.sha256(data).hexdigest(), "size": len(data)}]}
+    got = post(world, f"/{repo}.git/info/lfs/objects/batch", body, who)
+    assert got.status == 200, got.body
+    return got.json()["objects"][0]
+
+
+def send(world: World, repo: str, data: bytes, who: str = "writer") -> str:
+    href = batch(world, repo, data, who)["actions"]["upload"]["href"]
+    assert world.get(href[href.index("/-/"):], None, "PUT", body=data).status == 200
+    return hashlib.sha256(data).hexdigest()
+
+
+def pointer(oid: str, size: int) -> str:
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {size}\n"
+
+
+def lfs(path: str, oid: str, **size: int) -> dict:
+    return {"key": "lfsFile", "value": {"path": path, "algo": "sha256", "oid": oid, **size}}
+
+
+def test_a_digest_gives_nothing(module_world: World) -> None:
+    """Who may write, but not read every file: an object that only such a file has is, for him, one that is not there, until he sends its bytes."""
+    name = create(module_world, "hidden")
+    secret, shared, absent = b"what nobody else reads" * 50, b"what everybody reads" * 50, b"what nobody has sent" * 50
+    for path, data in (("secret/w.bin", secret), ("open/w.bin", shared)):
+        assert commit(module_world, name, lfs(path, send(module_world, name, data, "admin")), who="admin").status == 200
+    assert module_world.get(f"/{name}/resolve/main/secret/w.bin", "writer").status == 403
+    answers = []
+    for data in (secret, absent):
+        oid, item = hashlib.sha256(data).hexdigest(), batch(module_world, name, data)
+        assert sorted(item["actions"]) == ["upload", "verify"], item
+        refused = [commit(module_world, name, operation) for operation in
+                   (lfs("mine.bin", oid, size=len(data)), lfs("mine.bin", oid, size=1), lfs("mine.bin", oid), file("mine.bin", pointer(oid, len(data))))]
+        assert {got.status for got in refused} == {400} and all(b"does not exist" in got.body for got in refused), [got.body for got in refused]
+        answers.append([got.body for got in refused])
+    assert answers[0] == answers[1], "the same words whether the repository holds it or not"
+    assert "actions" not in batch(module_world, name, secret, "admin")
+    assert "mine.bin" not in files(module_world, name)
+    assert commit(module_world, name, lfs("copy.bin", hashlib.sha256(shared).hexdigest())).status == 200, "a copy of a file that he may read"
+    assert commit(module_world, name, lfs("mine.bin", send(module_world, name, secret), size=len(secret))).status == 200
+    assert "actions" not in batch(module_world, name, secret)
+    assert module_world.get(f"/{name}/resolve/main/mine.bin", "writer").body == secret
+    # another repository: each has its own objects, whoever may read the other one
+    other = create(module_world, "hidden-2")
+    assert "actions" in batch(module_world, other, shared, "admin")
+    assert commit(module_world, other, lfs("x.bin", hashlib.sha256(shared).hexdigest()), who="admin").status == 400

@@ -107,6 +107,7 @@ static void test_defaults(void **state)
     assert_int_equal(c->identity.token_default_ms, INT64_C(90) * 86400000);
     assert_int_equal(c->identity.token_max_ms, INT64_C(365) * 86400000);
     assert_int_equal(c->limits.wait_ms, 30000);
+    assert_int_equal(c->limits.uploads, 256);
     assert_int_equal(c->limits.jobs[0], 8);
     assert_int_equal(c->limits.jobs[1], 4);
     assert_int_equal(c->limits.jobs[2], 16);
