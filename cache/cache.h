@@ -226,6 +226,51 @@ int cache_each(struct cache *c, enum cache_kind kind,
                int (*on)(void *ctx, struct gw_str name, const struct cache_record *record),
                void *ctx, struct gw_error *err) GW_MUST_CHECK;
 
+/* ---- cards: what there is to list, by words and in order (catalogue.c). Jobs, command ---- */
+enum cache_order { CACHE_BY_UPDATED, CACHE_BY_CREATED, CACHE_BY_DOWNLOADS, CACHE_ORDERS };
+#define CACHE_WORDS_MAX 63u
+#define CACHE_CARD_NAME_MAX 512u
+#define CACHE_PLACE_ID 16u
+struct cache_card {
+    uint8_t type;               /* the corridor's: lists are of one type */
+    struct gw_str name;         /* one card each, ASCII case folded */
+    int64_t sort[CACHE_ORDERS]; /* not negative */
+    struct gw_str words;        /* what it is found by, one a line, each once */
+    struct gw_str value;        /* the corridor's */
+};
+bool cache_card_has(const struct cache_card *card, struct gw_str word); /* "": always */
+/* In place of the one of that name. @return GW_OK; GW_TOO_LARGE; GW_IO; GW_NO_MEMORY */
+int cache_card_put(struct cache *c, const struct cache_card *card,
+                   struct gw_error *err) GW_MUST_CHECK;
+/* GW_OK also if there is none */
+int cache_card_remove(struct cache *c, uint8_t type, struct gw_str name,
+                      struct gw_error *err) GW_MUST_CHECK;
+/* In the arena. @return GW_OK; GW_NOT_FOUND; GW_IO; GW_NO_MEMORY */
+int cache_card_get(struct cache *c, uint8_t type, struct gw_str name, struct gw_arena *a,
+                   struct cache_card *out, struct gw_error *err) GW_MUST_CHECK;
+/* Where in an order a card is: a list goes on behind it, whatever came and went around it. */
+struct cache_place {
+    uint64_t sort;
+    uint8_t id[CACHE_PLACE_ID];
+};
+struct cache_card_query {
+    uint8_t type;
+    enum cache_order order; /* the greatest first */
+    bool ascending;         /* the least first */
+    struct gw_str word;     /* "": all. Others than what has it may come too: cache_card_has */
+    const struct cache_place *after; /* NULL: from the beginning */
+};
+/* Borrowed for the call; inside a read transaction: nothing that waits, no call of this room. */
+typedef int (*cache_on_card)(void *ctx, const struct cache_card *card,
+                             const struct cache_place *at);
+/* @return GW_OK: no more; what `on` returned, which ends it; GW_IO; GW_NO_MEMORY */
+int cache_cards(struct cache *c, const struct cache_card_query *q, cache_on_card on, void *ctx,
+                struct gw_error *err) GW_MUST_CHECK;
+/* What the corridor notes of them, up to 1 KiB; "": nothing yet (a new index). */
+int cache_cards_state(struct cache *c, struct gw_arena *a, struct gw_str *out,
+                      struct gw_error *err) GW_MUST_CHECK;
+int cache_cards_set_state(struct cache *c, struct gw_str state, struct gw_error *err) GW_MUST_CHECK;
+
 /* ---- names: one thread asks every 30 s and keeps the last good answer ---- */
 /* Any thread. From now on this host of the company is asked too (the directory's), of the machine's
  * own name service. A literal address or one known

@@ -3,6 +3,7 @@
  * gateway.c - a process of the corridor, and one request: parse -> who -> admit -> resolve ->
  * serve, on one stack, from the start each time a fact arrived.
  */
+#include "gateway/catalogue.h"
 #include "gateway/internal.h"
 #include "gateway/nodes.h"
 #include "gateway/upload.h"
@@ -99,6 +100,7 @@ int gateway_open(struct gateway **out, const struct gateway_options *o, struct g
     gw->post = o->post;
     gw->ctx = o->ctx;
     gw_buf_init(&gw->audit.lines, 4u << 20);
+    gw_buf_init(&gw->downloads.lines, 1u << 20);
     for (int p = 0; p < GW_PEER_COUNT; p++)
         gw->lanes[p].cap = gw->config->limits.jobs[p] ? gw->config->limits.jobs[p] : 1;
     slot = cache_slot_claim(&gw->shared->cache);
@@ -147,6 +149,7 @@ void gateway_close(struct gateway *gw)
         return;
     wants_close(gw);
     audit_tick(gw, true);
+    catalogue_close(gw);
     cache_close(gw->cache);
     cache_slot_release(&gw->shared->cache, gw->slot);
     repo_exit();
@@ -172,6 +175,7 @@ void gateway_tick(struct gateway *gw)
         else
             wants_next_step(gw, &want);
     audit_tick(gw, false);
+    catalogue_tick(gw);
     wants_tick(gw);
     nodes_tick(gw);
     metrics_tick(gw);
@@ -296,8 +300,6 @@ static int answer_open_route(struct gateway *gw, struct gateway_request *req,
         return answer_preflight(req, ans);
     case HUB_OAUTH_DEVICE:
         return answer_refuse(gw, req, ans, HUB_NO_DEVICE_LOGIN, GW_STR(""), 0);
-    case HUB_TAGS_BY_TYPE:
-        return answer_json(req, ans, GW_STR("{}"));
     default:
         return GW_NOT_FOUND;
     }
@@ -334,6 +336,12 @@ static int answer_route(struct gateway *gw, struct gateway_request *req, struct 
         return answer_refuse(gw, req, ans, HUB_NO_XET, GW_STR(""), 0);
     case HUB_WHOAMI:
         return document_whoami(gw, req, ans);
+    case HUB_LIST:
+        return list_repos(gw, req, ans);
+    case HUB_TAGS_BY_TYPE:
+        return list_tags(gw, req, ans);
+    case HUB_ORGANIZATION:
+        return list_organization(gw, req, ans);
     case HUB_XET_WRITE_TOKEN:
         return answer_refuse(gw, req, ans, HUB_NOT_BUILT,
                              GW_STR("This gateway has no Xet storage: set HF_HUB_DISABLE_XET=1 and "
@@ -465,6 +473,7 @@ void gateway_end(struct gateway *gw, struct gateway_request *req, int status, ui
     wants_unpark(req);
     if (gw != NULL) {
         audit_record(gw, req, status, bytes_sent, complete);
+        catalogue_count(gw, req, status, bytes_sent);
         metrics_end(gw, req, status, bytes_sent);
         gw->n_uploads -= st->uploading;
         git_end(gw, st);

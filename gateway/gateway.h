@@ -44,7 +44,7 @@ int gateway_check_folders(const struct gateway_snapshot *s, uid_t uid, gid_t gid
                           struct gw_error *err) GW_MUST_CHECK;
 
 /* ---- shared memory of all workers of all cycles ---- */
-#define GATEWAY_SHARED_VERSION 5u
+#define GATEWAY_SHARED_VERSION 6u
 size_t gateway_shared_bytes(void);
 int gateway_shared_init(void *zeroed,
                         struct gw_error *err) GW_MUST_CHECK; /* once, before the first fork */

@@ -84,7 +84,8 @@ struct gateway_shared {
     uint32_t version;
     struct cache_shared cache;
     struct gateway_counters slots[CACHE_SLOTS];
-    _Atomic int64_t listened_ms; /* monotonic: one worker hears what other nodes tell */
+    _Atomic int64_t listened_ms;  /* monotonic: one worker hears what other nodes tell */
+    _Atomic int64_t catalogue_ms; /* monotonic: one worker looks whether a sweep is due */
     struct gateway_breaker breakers[GW_PEER_COUNT];
     struct flights flights;
 };
@@ -169,6 +170,15 @@ struct gateway_quotas {
     } rows[GATEWAY_QUOTAS];
 };
 
+#define GATEWAY_DOWNLOADS_MAX 1024u
+struct gateway_downloads {                  /* loop: not written down yet (catalogue.c) */
+    uint64_t visits[GATEWAY_DOWNLOADS_MAX]; /* who downloaded what */
+    size_t n;
+    struct gw_buf lines;
+    int64_t oldest_ms;
+    uint64_t serial;
+};
+
 struct gateway {
     const struct gateway_snapshot *snapshot;
     const struct config *config;
@@ -187,6 +197,7 @@ struct gateway {
     char boot_key[32]; /* of this process: MAC of credentials in keys of wants */
     struct gateway_lane lanes[GW_PEER_COUNT];
     struct gateway_audit audit;
+    struct gateway_downloads downloads;
     struct gateway_counters *counters; /* of our slot */
     struct gateway_quotas quotas;
     struct { /* of the "budget" job: what it last read */
@@ -372,6 +383,10 @@ int document_auth_check(struct gateway *gw, struct gateway_request *req,
 int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 int document_mint(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                   const struct auth_credential *cred);
+/* list.c */
+int list_repos(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int list_tags(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
+int list_organization(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 enum range_kind { RANGE_NONE, RANGE_ONE, RANGE_SEVERAL, RANGE_UNSATISFIABLE };
 int serve_file(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 /* A large object that a private repository holds, by its sha256 alone. */
@@ -491,6 +506,10 @@ int job_upload(struct gateway_job *job);
 int job_repack(struct gateway_job *job);
 int job_squash(struct gateway_job *job);
 int job_move(struct gateway_job *job);
+int job_catalogue(struct gateway_job *job);
+int job_downloads(struct gateway_job *job);
+int job_cards(struct gateway_job *job);
+int job_listed(struct gateway_job *job);
 int job_complete(struct gateway_job *job);
 int job_lease(struct gateway_job *job);
 int job_audit(struct gateway_job *job);

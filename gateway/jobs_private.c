@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* jobs_private.c - facts of private repositories: the same records as for public ones, read from
  * repo/. Job threads. */
+#include "gateway/catalogue.h"
 #include "gateway/jobs.h"
 #include "gateway/record.h"
 
@@ -112,8 +113,12 @@ static int add_sibling(void *ctx, const struct repo_entry *e)
 
 static int add_size(void *ctx, const struct repo_entry *e)
 {
-    if (!e->directory)
-        *(uint64_t *)ctx += e->size;
+    struct hub_info *info = ctx;
+
+    if (e->directory)
+        return GW_OK;
+    info->used_bytes += e->size;
+    hub_info_note_file(info, e->path);
     return GW_OK;
 }
 
@@ -164,8 +169,9 @@ static int write_info(struct gateway_job *job, struct repo *r, const char commit
     info.created_ms = repo_created_ms(r);
     info.modified_ms = n ? log[0].date_ms : info.created_ms;
     info.with_siblings = true;
+    info.card_json = catalogue_card_json(r, commit, a);
     info.with_blobs = has_part(query, "blobs=true");
-    rc = repo_tree(r, commit, GW_STR(""), true, add_size, &info.used_bytes, err);
+    rc = repo_tree(r, commit, GW_STR(""), true, add_size, &info, err);
     if (rc != GW_OK)
         return rc;
     hub_info_begin(out, &info);

@@ -3,6 +3,7 @@
  * jobs_write.c - changes of private repositories. Each puts the records that follow into the index,
  * so that whoever wrote reads what he wrote; other nodes see it within 2 s. Job threads.
  */
+#include "gateway/catalogue.h"
 #include "gateway/jobs.h"
 #include "gateway/record.h"
 #include "gateway/rights.h"
@@ -58,6 +59,7 @@ int write_new_tip(struct gateway_job *job, const struct repo_id *id, struct gw_s
     /* it is durable in data/ by now; an index that is full must not make a failure of it */
     if (put_tip(job, id, revision, text) != GW_OK)
         memset(&job->result.err, 0, sizeof(job->result.err));
+    catalogue_repo_changed(job->gw, id);
     return GW_OK;
 }
 
@@ -68,6 +70,7 @@ void write_forget(struct gateway_job *job, const struct repo_id *id)
     forget_lists(job, id);
     if (name.p != NULL)
         (void)!cache_remove(job->gw->cache, CACHE_REF, name, NULL); /* it is 2 s old at most */
+    catalogue_repo_changed(job->gw, id);
 }
 
 void write_ref_moved(struct gateway_job *job, const struct repo_id *id, struct gw_str revision,
@@ -119,6 +122,7 @@ int job_delete(struct gateway_job *job)
     if (job_put(job, CACHE_REF, FACT_JOIN(&job->arena, id.type, id.ns, id.name, GW_STR("main")),
                 GW_NOT_FOUND, HUB_REPO_NOT_FOUND, GW_STR("")) != GW_OK)
         memset(&job->result.err, 0, sizeof(job->result.err));
+    catalogue_repo_changed(job->gw, &id);
     return GW_OK;
 }
 

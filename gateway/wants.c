@@ -60,6 +60,10 @@ static const struct {
     {"move", job_move},
     {"squash", job_squash},
     {"bring", job_bring},
+    {"catalogue", job_catalogue},
+    {"downloads", job_downloads},
+    {"cards", job_cards},
+    {"listed", job_listed},
 };
 
 static void split_fields(struct gateway_job *job)

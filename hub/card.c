@@ -184,6 +184,81 @@ static size_t check_head(struct gw_buf *out, struct gw_str head, struct gw_arena
     return check_keys(out, root);
 }
 
+/* ---- the head as JSON ---- */
+
+#define CARD_JSON_MAX (32u << 10)
+
+/* The number of JSON and no other: 1.0 of YAML's 01, +1, .5, 0x1 or a date stays a text. */
+static bool is_number(struct gw_str s)
+{
+    size_t i = s.n != 0 && s.p[0] == '-', from = i;
+
+    while (i < s.n && s.p[i] >= '0' && s.p[i] <= '9') {
+        i++;
+    }
+    if (i == from || (s.p[from] == '0' && i - from > 1) || i > 15) {
+        return false;
+    }
+    if (i < s.n && s.p[i] == '.') {
+        for (from = ++i; i < s.n && s.p[i] >= '0' && s.p[i] <= '9'; i++) {
+        }
+        return i == s.n && i > from && s.n <= 24;
+    }
+    return i == s.n;
+}
+
+/* metric: only values of results are numbers to who reads them; a licence "3" is a text. */
+static void put_yaml(struct gw_buf *out, const struct gw_yaml *v, bool metric)
+{
+    if (v->kind != GW_YAML_SCALAR) {
+        gw_buf_add_char(out, v->kind == GW_YAML_MAP ? '{' : '[');
+        for (const struct gw_yaml *n = v->child; n != NULL; n = n->next) {
+            gw_json_put_comma(out);
+            if (v->kind == GW_YAML_MAP) {
+                gw_json_put_string(out, n->key);
+                gw_buf_add_char(out, ':');
+            }
+            put_yaml(out, n, metric || v->kind == GW_YAML_MAP);
+        }
+        gw_buf_add_char(out, v->kind == GW_YAML_MAP ? '}' : ']');
+    } else if (v->quoted) {
+        gw_json_put_string(out, v->value);
+    } else if (v->value.n == 0 || gw_str_eq_c(v->value, "null") || gw_str_eq_c(v->value, "~")) {
+        gw_buf_add_c(out, "null");
+    } else if (gw_str_eq_c(v->value, "true") || gw_str_eq_c(v->value, "false") ||
+               (metric && is_number(v->value))) {
+        gw_buf_add(out, v->value);
+    } else {
+        gw_json_put_string(out, v->value);
+    }
+}
+
+void hub_card_json(struct gw_buf *out, struct gw_str readme, struct gw_arena *a)
+{
+    struct gw_str head;
+    struct gw_yaml *root;
+    struct gw_buf json;
+
+    if (!hub_card_head(readme, &head) || head.n > CARD_JSON_MAX ||
+        gw_yaml_parse(&root, GW_STR("README.md"), head, a, NULL) != GW_OK ||
+        root->kind != GW_YAML_MAP) {
+        return;
+    }
+    gw_buf_init(&json, CARD_JSON_MAX);
+    gw_buf_add_char(&json, '{');
+    for (const struct gw_yaml *n = root->child; n != NULL; n = n->next) {
+        gw_json_put_comma(&json);
+        gw_json_put_string(&json, n->key);
+        gw_buf_add_char(&json, ':');
+        put_yaml(&json, n, false);
+    }
+    gw_buf_add_char(&json, '}');
+    if (!json.failed) {
+        gw_buf_add(out, gw_buf_str(&json));
+    }
+    gw_buf_release(&json);
+}
+
 int hub_card_check(struct gw_buf *out, bool *valid, struct gw_str body, struct gw_arena *a,
                    struct gw_error *err)
 {

@@ -11,6 +11,8 @@
 #include "base/encode.h"
 #include "base/sha.h"
 
+#include <stdio.h>
+
 /* ---- members ---- */
 
 static void put_text(struct gw_buf *out, const char *key, struct gw_str value)
@@ -107,6 +109,53 @@ static void put_tags_of(struct gw_buf *out, const struct gw_json *card, const ch
     }
 }
 
+static bool has_tag(const struct gw_json *card, const struct hub_info *i, const char *tag)
+{
+    const struct gw_json *tags = gw_json_get(card, "tags");
+
+    for (size_t k = 0; gw_json_is_array(tags) && k < gw_json_count(tags); k++) {
+        if (gw_str_ieq_c(gw_json_string(gw_json_at(tags, k)), tag)) {
+            return true;
+        }
+    }
+    for (size_t k = 0; k < i->n_file_tags; k++) {
+        if (strcmp(i->file_tags[k], tag) == 0) {
+            return true;
+        }
+    }
+    return gw_str_ieq_c(gw_json_string(gw_json_get(card, "library_name")), tag);
+}
+
+/* What a model is of its base_model: as the card says, else as the Hub guesses it. */
+static const char *relation_of(const struct gw_json *card, const struct hub_info *i)
+{
+    static const char *const kinds[] = {"adapter", "merge", "quantized", "finetune"};
+    static const char *const signs[][6] = {
+        {"peft", "lora"},
+        {"merge", "mergekit"},
+        {"gguf", "gptq", "awq", "exl2", "quantized", "bitsandbytes"},
+    };
+    struct gw_str said = gw_json_string(gw_json_get(card, "base_model_relation"));
+
+    for (size_t k = 0; k < 4; k++) {
+        if (gw_str_eq_c(said, kinds[k])) {
+            return kinds[k];
+        }
+    }
+    if (gw_json_is_array(gw_json_get(card, "base_model")) &&
+        gw_json_count(gw_json_get(card, "base_model")) > 1) {
+        return "merge";
+    }
+    for (size_t k = 0; k < 3; k++) {
+        for (size_t n = 0; n < 6 && signs[k][n] != NULL; n++) {
+            if (has_tag(card, i, signs[k][n])) {
+                return kinds[k];
+            }
+        }
+    }
+    return "finetune";
+}
+
 static void put_if_text(struct gw_buf *out, const struct gw_json *card, const char *key)
 {
     struct gw_str value = gw_json_string(gw_json_get(card, key));
@@ -143,6 +192,15 @@ static void put_card(struct gw_buf *out, const struct hub_info *i)
     put_tags_of(out, card, "task_categories", "task_categories:");
     put_tags_of(out, card, "datasets", "dataset:");
     put_tags_of(out, card, "base_model", "base_model:");
+    if (i->type == HUB_MODEL && gw_json_get(card, "base_model") != NULL) {
+        char prefix[32];
+
+        snprintf(prefix, sizeof(prefix), "base_model:%s:", relation_of(card, i));
+        put_tags_of(out, card, "base_model", prefix);
+    }
+    for (size_t k = 0; k < i->n_file_tags; k++) {
+        put_tag(out, "", gw_str_c(i->file_tags[k]));
+    }
     put_tags_of(out, card, "license", "license:");
     gw_buf_add_char(out, ']');
     gw_json_put_key(out, "cardData");
@@ -169,8 +227,9 @@ void hub_info_begin(struct gw_buf *out, const struct hub_info *i)
     put_bool(out, "private", true);
     put_bool(out, "gated", false);
     put_bool(out, "disabled", false);
-    put_number(out, "downloads", 0);
+    put_number(out, "downloads", i->downloads);
     put_number(out, "likes", 0);
+    put_number(out, "trendingScore", 0);
     put_card(out, i);
     put_number(out, "usedStorage", i->used_bytes);
     if (i->with_siblings) {

@@ -41,6 +41,8 @@ enum hub_route {
     /* answered 404 with a sentence: hints are stripped, but old client caches still ask */
     HUB_XET_READ_TOKEN,
     HUB_WHOAMI,          /* /api/whoami-v2 */
+    HUB_LIST,            /* /api/{models,datasets,spaces}?... */
+    HUB_ORGANIZATION,    /* /api/organizations/NS/{overview,members}; path: what follows */
     HUB_TAGS_BY_TYPE,    /* /api/{models,datasets}-tags-by-type */
     HUB_AGENT_HARNESSES, /* /api/agent-harnesses: 200 {"standardEnvVars":[],"harnesses":{}} */
     HUB_TELEMETRY,       /* HEAD /api/telemetry/..., POST /v1/telemetry */
@@ -182,6 +184,11 @@ int hub_card_check(struct gw_buf *out, bool *valid, struct gw_str body, struct g
 /* The lines between "---" and "---" at the beginning of a README.md, from the end of its first line
  * on, borrowed. false: none */
 bool hub_card_head(struct gw_str readme, struct gw_str *head);
+
+/* The head of a README.md as one JSON object of at most 32 KiB: hub_info.card_json. Nothing is
+ * written where there is none, or none that can be read: a repository with a broken card is one
+ * without. */
+void hub_card_json(struct gw_buf *out, struct gw_str readme, struct gw_arena *a);
 
 /* preupload: which files will be sent, and how they begin. In the arena. */
 #define HUB_PREUPLOAD_MAX 1000u
@@ -327,14 +334,21 @@ struct gw_str hub_etag_digest(struct gw_str etag);
 
 /* ---- documents we write ourselves ---- */
 
+#define HUB_FILE_TAGS_MAX 16u
 struct hub_info { /* a private repo's info; strings borrowed */
     enum hub_type type;
     struct gw_str id, author, sha;
     int64_t created_ms, modified_ms;
     uint64_t used_bytes;
     struct gw_str card_json; /* a JSON object or empty; over GW_JSON_DOC_MAX: as if empty */
+    uint64_t downloads;
+    const char *file_tags[HUB_FILE_TAGS_MAX]; /* hub_info_note_file */
+    size_t n_file_tags;
     bool with_siblings, with_blobs;
 };
+/* What the name of a file says of its repository ("safetensors", "format:parquet") becomes a tag.
+ */
+void hub_info_note_file(struct hub_info *i, struct gw_str path);
 void hub_info_begin(struct gw_buf *out, const struct hub_info *i); /* up to "siblings":[ */
 /* Writes the comma too; directories are passed over. */
 void hub_info_sibling(struct gw_buf *out, const struct hub_info *i, const struct hub_entry *e);
@@ -366,6 +380,30 @@ struct hub_person {
     int64_t token_created_ms;
 };
 void hub_put_whoami(struct gw_buf *out, const struct hub_person *p);
+
+/* ---- lists of repositories (list.c). Of HUB_LIST, query is all that was asked but the cursor,
+ * known to us or not ---- */
+#define HUB_LIST_WORDS_MAX 32u
+#define HUB_LIST_SEARCH_MAX 8u
+enum hub_sort { HUB_BY_UPDATED, HUB_BY_CREATED, HUB_BY_DOWNLOADS };
+struct hub_list { /* what is asked of a private repository; strings in the arena */
+    struct gw_str words[HUB_LIST_WORDS_MAX], search[HUB_LIST_SEARCH_MAX]; /* each: tags, parts of
+                                                                             its name */
+    size_t n_words, n_search;
+    struct gw_str author; /* "": any */
+    bool nothing;         /* what none has: gated, served by somebody */
+    enum hub_sort sort;
+    bool ascending;
+    struct gw_str keys; /* of an item: for hub_info_select */
+};
+/* @return GW_OK; GW_TOO_LARGE; GW_NO_MEMORY */
+int hub_list_parse(struct hub_list *out, const struct hub_target *t, struct gw_arena *a,
+                   struct gw_error *err) GW_MUST_CHECK;
+/* The upstream target of this list's page. */
+void hub_put_list_target(struct gw_buf *out, const struct hub_target *t, struct gw_str cursor);
+/* The next item of an array of objects as hub_doc_reader writes it, and its member "id" (as quoted;
+ * "": none). *rest begins as the array. Borrowed from it. false: no more */
+bool hub_next_item(struct gw_str *rest, struct gw_str *item, struct gw_str *id);
 
 /* ---- refusals: one table ---- */
 

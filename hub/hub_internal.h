@@ -34,6 +34,9 @@ bool hub_path_safe(struct gw_str path);
  * GW_NO_MEMORY */
 int hub_query_parse(struct hub_target *t, struct gw_str raw_query, struct gw_arena *a,
                     struct gw_error *err) GW_MUST_CHECK;
+/* list.c: the same of a list's query, with all its keys. */
+int hub_list_query(struct hub_target *t, struct gw_str raw_query, struct gw_arena *a,
+                   struct gw_error *err) GW_MUST_CHECK;
 /* "?a=b&cursor=c": the query of t without its page, on the page of cursor. */
 void hub_put_page_query(struct gw_buf *out, const struct hub_target *t, struct gw_str cursor);
 /* The URL's page number as our cursor ("3" -> "p:3"); "0" is the first page: "". false: no page

@@ -360,6 +360,9 @@ int hub_query_parse(struct hub_target *t, struct gw_str raw_query, struct gw_are
     unsigned pairs = 0;
     int rc;
 
+    if (t->route == HUB_LIST) {
+        return hub_list_query(t, raw_query, a, err);
+    }
     if (raw_query.n == 0 || table->n == 0) {
         return GW_OK;
     }

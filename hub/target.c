@@ -51,6 +51,10 @@ static const struct row {
     {API, "auth-check/write", HUB_AUTH_CHECK, GET | HEAD, HUB_WRITE_ACTION, 0},
     {API, "xet-read-token/V", HUB_XET_READ_TOKEN, GET | HEAD, HUB_READ_ACTION, 0},
     {FIXED, "api/whoami-v2", HUB_WHOAMI, GET | HEAD, HUB_NO_ACTION, 0},
+    {FIXED, "api/models", HUB_LIST, GET | HEAD, HUB_DISCOVER_ACTION, HUB_MODEL},
+    {FIXED, "api/datasets", HUB_LIST, GET | HEAD, HUB_DISCOVER_ACTION, HUB_DATASET},
+    {FIXED, "api/spaces", HUB_LIST, GET | HEAD, HUB_DISCOVER_ACTION, HUB_SPACE},
+    {FIXED, "api/organizations/@", HUB_ORGANIZATION, GET | HEAD, HUB_DISCOVER_ACTION, 0},
     {FIXED, "api/models-tags-by-type", HUB_TAGS_BY_TYPE, GET | HEAD, HUB_NO_ACTION, HUB_MODEL},
     {FIXED, "api/datasets-tags-by-type", HUB_TAGS_BY_TYPE, GET | HEAD, HUB_NO_ACTION, HUB_DATASET},
     {FIXED, "api/agent-harnesses", HUB_AGENT_HARNESSES, GET | HEAD, HUB_NO_ACTION, 0},
@@ -99,6 +103,8 @@ static const char *const route_names[HUB_ROUTE_COUNT] = {
     [HUB_AUTH_CHECK] = "auth-check",
     [HUB_XET_READ_TOKEN] = "xet-read-token",
     [HUB_WHOAMI] = "whoami",
+    [HUB_LIST] = "list",
+    [HUB_ORGANIZATION] = "organization",
     [HUB_TAGS_BY_TYPE] = "tags-by-type",
     [HUB_AGENT_HARNESSES] = "agent-harnesses",
     [HUB_TELEMETRY] = "telemetry",
@@ -655,7 +661,7 @@ static const struct row *row_to_write(const struct hub_target *t, struct gw_str 
         }
         if ((t->route == HUB_INFO && has_revision != (revision.n != 0)) ||
             (t->route == HUB_DISCUSSIONS && has_number != (t->path.n != 0)) ||
-            (t->route == HUB_TAGS_BY_TYPE && row->type != t->type)) {
+            ((t->route == HUB_TAGS_BY_TYPE || t->route == HUB_LIST) && row->type != t->type)) {
             continue;
         }
         return row;
@@ -718,7 +724,7 @@ static bool is_asked_upstream(enum hub_route r)
     return r == HUB_RESOLVE || r == HUB_RAW || r == HUB_INFO || r == HUB_TREE ||
            r == HUB_PATHS_INFO || r == HUB_REFS || r == HUB_COMMITS || r == HUB_DISCUSSIONS ||
            r == HUB_TREESIZE || r == HUB_AUTH_CHECK || r == HUB_XET_READ_TOKEN ||
-           r == HUB_TAGS_BY_TYPE;
+           r == HUB_TAGS_BY_TYPE || r == HUB_LIST;
 }
 
 void hub_put_upstream_target(struct gw_buf *out, const struct hub_target *t, struct gw_str revision)

@@ -429,6 +429,11 @@ size_t repo_pointer_format(char out[200], struct gw_str sha256, uint64_t size);
 /* Strict: only what repo_pointer_format writes, with a size up to INT64_MAX. */
 bool repo_pointer_parse(struct gw_str text, char sha256[65], uint64_t *size);
 
+/* Adds n to the downloads of a repository (0: only reads them). @return GW_OK: *total; GW_NOT_FOUND
+ * (repository); GW_IO */
+int repo_downloads(const char *data_dir, const struct repo_id *id, uint64_t n, uint64_t *total,
+                   struct gw_error *err) GW_MUST_CHECK;
+
 /* All private repos, for listing: on(type, ns, name) for each folder found, sorted within a type.
  * Not GW_OK stops and is returned. */
 int repo_each(const char *data_dir,

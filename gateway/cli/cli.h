@@ -85,6 +85,7 @@ int cli_cache_unpin(struct cli *cli);
 int cli_cache_evict(struct cli *cli);
 int cli_cache_verify(struct cli *cli);
 int cli_cache_prefetch(struct cli *cli);
+int cli_index_rebuild(struct cli *cli);
 int cli_hook(struct cli *cli);
 int cli_config_doc(struct cli *cli);
 int cli_version(struct cli *cli);

@@ -51,6 +51,8 @@ static const struct cli_command commands[] = {
      cli_cache_verify},
     {"cache prefetch", "REPO[@REV]... [-f FILE]", "fetch repositories ahead", cli_cache_prefetch},
     {"hook", "", "check a push: git runs it as its pre-receive hook", cli_hook},
+    {"index rebuild", "", "read the catalogue of private repositories from data/ anew",
+     cli_index_rebuild},
     {"config-doc", "", "the reference of hubgate.yaml, as Markdown", cli_config_doc},
     {"version", "", "this program's version", cli_version},
 };

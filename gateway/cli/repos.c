@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* repos.c - `hubgate repo ...`: private repositories from the shell. */
+#include "gateway/catalogue.h"
 #include "gateway/cli/cli.h"
 
 #include <errno.h>
@@ -63,6 +64,8 @@ int cli_repo_create(struct cli *cli)
     rc = check_private(s, &id) ? GW_INVALID
                                : repo_create(s->config->data, &id, author(), gw_wall_ms(), &err);
     if (rc == GW_OK)
+        catalogue_repo_changed(gw, &id);
+    if (rc == GW_OK)
         printf("made " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(id.type),
                GW_STR_ARG(id.ns), GW_STR_ARG(id.name));
     else if (policy_is_private(s->policy, id.ns))
@@ -87,6 +90,8 @@ int cli_repo_undelete(struct cli *cli)
     if (gw == NULL)
         return 2;
     rc = repo_restore(s->config->data, &id, &err);
+    if (rc == GW_OK)
+        catalogue_repo_changed(gw, &id);
     if (rc == GW_OK)
         printf("back: " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(id.type),
                GW_STR_ARG(id.ns), GW_STR_ARG(id.name));
@@ -114,6 +119,10 @@ int cli_repo_move(struct cli *cli)
     if (gw == NULL)
         return 2;
     rc = check_private(s, &to) ? GW_INVALID : repo_move(s->config->data, &from, &to, &err);
+    if (rc == GW_OK) {
+        catalogue_repo_changed(gw, &from);
+        catalogue_repo_changed(gw, &to);
+    }
     if (rc == GW_OK)
         printf("moved to " GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT "\n", GW_STR_ARG(to.type),
                GW_STR_ARG(to.ns), GW_STR_ARG(to.name));
@@ -155,6 +164,8 @@ int cli_repo_import(struct cli *cli)
                                : repo_import(s->config->data, &id, dir,
                                              gw_str_c(cli->message ? cli->message : "Import"),
                                              author(), gw_wall_ms(), &progress, commit, &err);
+    if (rc == GW_OK)
+        catalogue_repo_changed(gw, &id);
     if (rc == GW_OK)
         printf(GW_STR_FMT ":" GW_STR_FMT "/" GW_STR_FMT " is at %s\n", GW_STR_ARG(id.type),
                GW_STR_ARG(id.ns), GW_STR_ARG(id.name), commit);

@@ -136,10 +136,12 @@ static void info(void **state)
     assert_true(gw_json_is_array(gw_json_get(root, "spaces")));
     check_text(gw_json_get(root, "cardData"), "license", "mit");
     tags = gw_json_get(root, "tags");
-    assert_int_equal(gw_json_count(tags), 7);
+    assert_int_equal(gw_json_count(tags), 8);
     assert_true(gw_str_eq_c(gw_json_string(gw_json_at(tags, 0)), "one"));
     assert_true(gw_str_eq_c(gw_json_string(gw_json_at(tags, 5)), "base_model:mistralai/M"));
-    assert_true(gw_str_eq_c(gw_json_string(gw_json_at(tags, 6)), "license:mit"));
+    assert_true(
+        gw_str_eq_c(gw_json_string(gw_json_at(tags, 6)), "base_model:finetune:mistralai/M"));
+    assert_true(gw_str_eq_c(gw_json_string(gw_json_at(tags, 7)), "license:mit"));
     assert_null(gw_json_get(root, "safetensors")); /* with holes it is a KeyError */
     assert_null(gw_json_get(root, "transformersInfo"));
     siblings = gw_json_get(root, "siblings");
