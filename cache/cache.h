@@ -456,8 +456,9 @@ int cache_reader_open_node(struct cache_reader **out, struct cache *c, struct gw
                            uint64_t *size, struct gw_error *err) GW_MUST_CHECK;
 /* Job. Makes part and map (space is checked first); what is fetched is what readers want, or all.
  * Somebody else's live one is GW_OK, and goes on from this target if its own is refused. @return
- * GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT (twice wrong within the hour); GW_UNAVAILABLE
- * (being fetched with another size); or, for a while, how upstream refused this very target */
+ * GW_OK; GW_IO (errno ENOSPC); GW_INVALID; GW_CORRUPT
+ * (twice wrong within the hour); GW_UNAVAILABLE (being fetched with another size); or, for a while,
+ * how upstream refused this very target */
 int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
                       const struct cache_source *src, struct gw_error *err) GW_MUST_CHECK;
 /**

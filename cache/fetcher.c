@@ -701,7 +701,7 @@ static void review(struct fetcher *x, int64_t now)
 
         next = f->active_next;
         if (!fill_safe(f) || !fill_ours(f) || fill_ended(f)) {
-            if (!fill_ended(f)) {
+            if (!fill_ended(f) && map_unfinished(&f->map)) {
                 gw_log_write(&f->table->cache->log, GW_LOG_NOTICE,
                              "cache: fill of %s was taken over by another process", f->digest);
             }

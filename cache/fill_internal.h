@@ -42,6 +42,7 @@
 /* flags */
 #define MAP_FROM_FILE 1u /* source is a path of data/, not of upstream (local.c) */
 #define MAP_LINKED 2u    /* ... and the part is that very file: it is never written */
+#define MAP_PASSING 4u   /* larger than the budget: read here, never a blob, gone soon after */
 
 struct map_head { /* written once, before the file has its name */
     char magic[8];
@@ -416,6 +417,7 @@ bool fetcher_content_range(struct gw_str value, uint64_t *start, uint64_t *end, 
 
 #define PART_TOUCH_MS 60000      /* a reader says so often that it is there */
 #define PART_IDLE_MS (5 * 60000) /* without a word of a reader: it may be evicted */
+#define PART_PASSED_S 90         /* likewise, one that is larger than the budget: it goes */
 #define FILL_STEP (64u << 20)    /* bytes of one hash job */
 #define FILL_STEP_MIN (8u << 20) /* a job is worth it from here on */
 #define FILL_HOLD_BACK (16u << 20)

@@ -144,7 +144,7 @@ const char *map_doubt(const void *image, size_t n, struct gw_str digest, uint64_
     if (h->size == 0 || h->size > MAP_SIZE_MAX || h->source_len > MAP_SOURCE_MAX ||
         h->source_len == 0 || h->source[0] != '/' || h->digest_len != digest.n ||
         digest.n > sizeof(h->digest) || memcmp(h->digest, digest.p, digest.n) != 0 ||
-        (h->flags & ~(MAP_FROM_FILE | MAP_LINKED)) != 0 || h->flags == MAP_LINKED) {
+        (h->flags & ~(MAP_FROM_FILE | MAP_LINKED | MAP_PASSING)) != 0 || h->flags == MAP_LINKED) {
         return "another blob's";
     }
     if (n != map_file_bytes(h->size)) {
@@ -358,6 +358,9 @@ bool map_unfinished(const struct map *m)
 
     if (whole && (m->head->flags & MAP_LINKED) != 0) {
         return atomic_load(&m->live->all) != 0; /* ranges of it need no proof */
+    }
+    if ((m->head->flags & MAP_PASSING) != 0 && atomic_load(&m->live->state) == MAP_PROVEN) {
+        return false; /* it stays as it is */
     }
     return whole || map_wanted(m, 0) < m->granules;
 }

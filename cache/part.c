@@ -136,6 +136,7 @@ void parts_measure(const struct cache *c, struct parts_sum *out)
     while (dir != NULL && seen++ < SCAN_MAX && (e = readdir(dir)) != NULL) {
         struct stat st;
         uint64_t size, there;
+        bool passing; /* not for keeping: nothing is to be evicted for it */
 
         if (!gw_str_ends(gw_str_c(e->d_name), GW_STR(".part")) ||
             fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) {
@@ -147,11 +148,12 @@ void parts_measure(const struct cache *c, struct parts_sum *out)
         }
         size = (uint64_t)st.st_size;
         there = (uint64_t)st.st_blocks * 512 < size ? (uint64_t)st.st_blocks * 512 : size;
+        passing = c->options.max_bytes != 0 && size > c->options.max_bytes;
         out->parts++;
-        out->bytes += there;
+        out->bytes += passing ? 0 : there;
         if (there < size && promised(dirfd(dir), e->d_name)) {
             out->promised += size - there;
-            out->coming += tended(dirfd(dir), e->d_name) ? size - there : 0;
+            out->coming += !passing && tended(dirfd(dir), e->d_name) ? size - there : 0;
         }
     }
     if (dir != NULL) {
@@ -161,14 +163,10 @@ void parts_measure(const struct cache *c, struct parts_sum *out)
 
 static int check_space(const struct fill_table *t, uint64_t size, struct gw_error *err)
 {
-    uint64_t have, spare, promised, max = t->cache->options.max_bytes;
+    uint64_t have, spare, promised;
     struct parts_sum sum;
     struct statvfs fs;
 
-    if (max != 0 && size > max) {
-        return gw_fail(err, GW_IO, EFBIG, "a file of %llu MB is larger than cache.max_bytes",
-                       (unsigned long long)(size >> 20));
-    }
     if (statvfs(t->cache->parts_dir, &fs) != 0) {
         return gw_fail(err, GW_IO, errno, "statvfs %s: %s", t->cache->parts_dir,
                        strerrordesc_np(errno));
@@ -247,6 +245,11 @@ done:
     return rc;
 }
 
+static bool larger_than_budget(const struct fill_table *t, uint64_t size)
+{
+    return t->cache->options.max_bytes != 0 && size > t->cache->options.max_bytes;
+}
+
 static int make_sparse(const char *path, uint64_t size, struct gw_error *err)
 {
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600), rc = GW_OK;
@@ -277,6 +280,7 @@ int part_make(struct fill_table *t, struct gw_str digest, uint64_t size, struct 
         flags &= ~MAP_LINKED;
     }
     if ((flags & MAP_LINKED) == 0) {
+        flags |= larger_than_budget(t, size) ? MAP_PASSING : 0;
         rc = check_space(t, size, err);
         if (rc == GW_OK) {
             rc = make_sparse(path, size, err);
@@ -411,7 +415,8 @@ int cache_part_create(struct cache *c, struct gw_str digest, uint64_t size,
         return rc;
     }
     rc = make_unless_there(t, digest, size, src->target, flags, &why);
-    if (rc == GW_IO && why.sys == ENOSPC && cache_budget_room(c, size)) {
+    if (rc == GW_IO && why.sys == ENOSPC && !larger_than_budget(t, size) &&
+        cache_budget_room(c, size)) {
         rc = make_unless_there(t, digest, size, src->target, flags, &why);
     }
     if (rc != GW_OK && err != NULL) {
@@ -593,13 +598,14 @@ static void scan_map(struct fill_table *t, int dir, const char *name, struct gw_
     int lock, rc = fill_get(&f, t, digest, NULL);
 
     if (rc == GW_OK) {
-        bool old = age_s(dir, name) > SWEEP_FAILED_S;
+        bool passing = (f->map.head->flags & MAP_PASSING) != 0;
+        bool old = age_s(dir, name) > (passing ? PART_PASSED_S : SWEEP_FAILED_S);
 
         pthread_mutex_lock(&t->mutex);
         owned = t->n_owned;
         pthread_mutex_unlock(&t->mutex);
         if (owned < SCAN_OWNED_MAX && !fill_claim(f, false) && old && !fill_has_owner(f)) {
-            part_drop(f, MAP_DROPPED); /* failed or sparse, and for days nobody asked */
+            part_drop(f, MAP_DROPPED); /* failed or sparse or passed, and nobody asks */
         }
         fill_unref(f);
         return;

@@ -156,7 +156,7 @@ int source_change(struct fill_table *t, struct gw_str digest, struct gw_str targ
         remember(f);
         gw_log_write(&t->cache->log, GW_LOG_NOTICE,
                      "cache: %.12s goes on from another repository that has it", f->digest);
-        rc = change(f, target, flags & ~MAP_LINKED, err);
+        rc = change(f, target, (flags & ~MAP_LINKED) | (f->map.head->flags & MAP_PASSING), err);
     }
     fill_unref(f);
     return rc;

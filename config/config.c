@@ -71,8 +71,8 @@ static const struct option cache_rows[] = {
      .help =
          "What blobs and parts may hold together, such as `500GiB`; empty: as much as the disk. "
          "Above it the "
-         "files that were not used for longest go, until 90 % are left. A larger file is not "
-         "fetched."},
+         "files that were not used for longest go, until 90 % are left. A larger file is "
+         "fetched and served, and not kept."},
     {.name = "min_free",
      .type = OPT_SIZE,
      .offset = AT(cache.min_free_bytes),

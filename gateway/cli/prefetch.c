@@ -189,9 +189,14 @@ static enum state follow(struct prefetch *p, struct file *f, struct gw_error *er
     struct cache_source src = {.target = f->target, .all = true};
     struct cache *c = p->gw->cache;
     uint64_t avail;
+    uint64_t max = p->gw->config->cache.max_bytes;
     bool final;
     int rc;
 
+    if (max != 0 && f->size > max) { /* it may be there just now, and does not stay */
+        gw_fail(err, GW_TOO_LARGE, 0, "larger than cache.max_bytes");
+        return LOST;
+    }
     if (f->reader == NULL) {
         rc = cache_reader_open(&f->reader, c, f->digest, f->size, f->target, err);
         if (rc == GW_CONFLICT)

@@ -96,6 +96,23 @@ def test_the_oldest_go(make_world: Callable[..., World], hub: HubProcess) -> Non
     use(world, first[1])                                    # comes back, as it was
 
 
+def test_a_file_larger_than_the_budget(make_world: Callable[..., World], hub: HubProcess) -> None:
+    """It is fetched once for all who read it now, proved, and not kept; nothing goes because of it."""
+    world = make_world(workers=2, settings={"cache.max_bytes": "24MiB"})
+    small, large = fresh(hub, 5 * MIB), fresh(hub, 40 * MIB + 7)
+    fetched(world, small)
+    hub.wait_idle()
+    before = hub.content_bytes()
+    clients = [Download(world, large["main"]) for _ in range(4)]
+    assert [(client.done().status, client.clean, client.sha256) for client in clients] == [(200, True, large["sha256"])] * 4
+    hub.wait_idle()
+    assert hub.content_bytes() - before == large["size"]
+    assert accounted(world, BUDGET)["used_bytes"] < 6 * MIB
+    assert cached(world, small) and not cached(world, large)
+    refused = world.cli("cache", "prefetch", f"model:{large['repo']}", check=False)
+    assert refused.returncode and "larger than cache.max_bytes" in refused.stderr
+
+
 def test_a_slow_reader_and_data_are_not_harmed(make_world: Callable[..., World], hub: HubProcess) -> None:
     """Names go, bytes that somebody reads do not; what data/ holds is served whatever the budget."""
     world = make_world(settings={"cache.max_bytes": "24MiB"}, private={"acme/big": {"w.bin": {"size": 9 * MIB, "seed": 5, "lfs": True}}})
