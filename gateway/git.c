@@ -302,35 +302,10 @@ static int begin(struct gateway *gw, struct gateway_request *req)
     return b->o.id.ns.p && b->o.id.name.p && b->o.protocol.p ? GW_OK : GW_NO_MEMORY;
 }
 
-/* git 2.39 follows a redirect, but not once it had to log in: its next request is for the old name
- * again (http.c http_request_reauth). So a person is told. */
-static int say_moved(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
-{
-    struct gw_str to = GW_STR("");
-    const char *end;
-
-    for (size_t i = 0; i < ans->n_headers; i++)
-        if (gw_str_eq_c(ans->headers[i].name, "Location"))
-            to = ans->headers[i].value;
-    end = to.n != 0 ? memmem(to.p, to.n, ".git/", 5) : NULL;
-    if (end == NULL)
-        return GW_OK;
-    return answer_refuse(
-        gw, req, ans, HUB_BLOCKED,
-        gw_arena_printf(
-            &req->state->arena,
-            "This repository has moved: git remote set-url origin " GW_STR_FMT GW_STR_FMT,
-            GW_STR_ARG(request_public_url(gw, req)),
-            GW_STR_ARG(gw_str_sub(to, 0, (size_t)(end - to.p)))),
-        0);
-}
-
 static int failed(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                   const struct gw_error *err)
 {
-    int rc = write_failure(gw, req, ans, err);
-
-    return rc == GW_OK && ans->status == 307 ? say_moved(gw, req, ans) : rc;
+    return write_failure(gw, req, ans, err);
 }
 
 static void fill(struct gateway_request *req, struct gateway_answer *ans, const char *what)
