@@ -4,6 +4,7 @@
  * may, what is asked, the answer; and the jobs behind it.
  */
 #include "gateway/jobs.h"
+#include "gateway/rights.h"
 
 #include "base/encode.h"
 #include "base/json.h"
@@ -69,8 +70,30 @@ static int named(struct hub_target *t, const char *key, struct gateway_request *
     return GW_OK;
 }
 
-/* Both names by the right to administrate: with less, whoever may not read all of a repository
- * could take it to where he may. */
+/* Whoever may not read every file of it could take it to where he may. */
+static bool may_read_all(struct gateway *gw, struct gateway_request *req,
+                         struct gateway_answer *ans, const struct hub_target *from)
+{
+    struct gateway_state *st = req->state;
+    struct policy_object object = rights_object(from);
+    struct policy_decision d =
+        policy_decide_every(gw->policy, &st->who.subject, POLICY_READ, &object, st->started_ms);
+    struct gw_str reason = policy_rule_reason(d.rule);
+
+    if (d.effect == POLICY_ALLOW)
+        return true;
+    st->allowed = false;
+    st->rule = d.rule;
+    answer_refuse(gw, req, ans, HUB_BLOCKED,
+                  gw_arena_printf(&st->arena,
+                                  "A move takes every file, and the rules of this gateway let you "
+                                  "read only some of this repository. " GW_STR_FMT,
+                                  GW_STR_ARG(reason)),
+                  0);
+    return false;
+}
+
+/* Both names by the right to administrate. */
 int write_move(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
@@ -89,6 +112,8 @@ int write_move(struct gateway *gw, struct gateway_request *req, struct gateway_a
         rc = write_admit(gw, req, ans, &from);
     if (rc != GW_OK)
         return rc == GW_AGAIN ? rc : GW_OK;
+    if (!may_read_all(gw, req, ans, &from))
+        return GW_OK;
     want = (struct gw_want){
         .peer = GW_PEER_REPO,
         .key = FACT_JOIN(a, GW_STR("move"), gw_str_c(hub_type_name(from.type)), from.ns, from.name,

@@ -250,6 +250,17 @@ def test_who_may_move(module_world: World) -> None:
     procs.wait_until("it is gone", lambda: module_world.get("/api/models/acme/ours", "reader").status == 404)
 
 
+def test_a_move_takes_every_file(make_world: Callable[..., World]) -> None:
+    """Whoever may not read some file could else take it to a name where he may."""
+    policy = sample_policy("file")
+    policy["rules"].append({"id": "no-keys", "deny": ["read"], "to": ["group:admins"], "reason": "Keys are not for everybody.",
+                            "where": {"hub": "private", "repo": f"{ORG}/llm", "files": ["keys/*"]}})
+    world = make_world(people="file", policy=policy)
+    got = post(world, "/api/repos/move", {"fromRepo": f"{ORG}/llm", "toRepo": f"{ORG}/mine", "type": "model"}, "admin")
+    assert got.status == 403 and "Keys are not for everybody." in got["X-Error-Message"], got.body
+    assert world.get(f"/api/models/{ORG}/llm", "reader").status == 200
+
+
 # ---- settings, history ----
 
 SETTINGS = r"""
