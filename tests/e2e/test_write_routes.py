@@ -51,7 +51,8 @@ ROWS = [
 SIGNED = {"-/lfs/@": "PUT", "-/lfs-verify/@": "POST", "-/lfs-part/@": "PUT", "-/lfs-complete/@": "POST"}
 # what changes no repository: it reads, or is open to whoever may log in, or says the same to everybody
 NO_WRITE = {("POST", "paths-info/V"), ("POST", "api/telemetry/+"), ("POST", "v1/telemetry"), ("POST", "api/gateway/tokens"), ("POST", "locks/verify"),
-            ("POST", "git-upload-pack"), ("POST", "api/validate-yaml"), ("POST", "oauth/device"), ("POST", "oauth/token"), ("GET", "xet-write-token/V")}
+            ("POST", "git-upload-pack"), ("POST", "api/validate-yaml"), ("POST", "oauth/device"), ("POST", "oauth/token"), ("GET", "xet-write-token/V"),
+            ("POST", "discussions")}
 
 
 def test_no_route_without_a_row() -> None:
