@@ -49,7 +49,7 @@ out["commits"] = [[each.commit_id, each.title] for each in api.list_repo_commits
 with fs.open("acme/odd/big.safetensors") as file:
     file.seek(MIB := 1 << 20)
     out["range"] = hashlib.sha256(file.read(3000)).hexdigest()
-out["exists"] = [api.file_exists("acme/odd", "config.json"), api.file_exists("acme/odd", "nope"), api.repo_exists("acme/none"), api.revision_exists("acme/odd", "nope")]
+out["exists"] = [api.file_exists("acme/odd", "config.json"), api.file_exists("acme/odd", "nope"), api.repo_exists("acme/none"), hasattr(api, "revision_exists") and api.revision_exists("acme/odd", "nope")]
 out["at sha"] = folder(snapshot_download("acme/llm", revision=api.model_info("acme/llm").sha))
 print(json.dumps(out))
 """
