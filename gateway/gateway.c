@@ -286,8 +286,8 @@ static int answer_open_route(struct gateway *gw, struct gateway_request *req,
 {
     switch (req->state->target.route) {
     case HUB_HEALTH:
-        return answer_json(req, ans,
-                           GW_STR("{\"status\":\"ok\",\"version\":\"" HUBGATE_VERSION "\"}"));
+    case HUB_READY:
+        return health_answer(gw, req, ans);
     case HUB_METRICS:
         return metrics_answer(gw, req, ans);
     case HUB_AGENT_HARNESSES: /* kept 24 h by hfh >= 1.19 after a 200; asked by every process after
@@ -410,8 +410,8 @@ static int step(struct gateway *gw, struct gateway_request *req, struct gateway_
         return answer_refuse(gw, req, ans, HUB_LOOP, GW_STR(""), 0);
     if (st->target.allow != NULL)
         return answer_refuse(gw, req, ans, HUB_METHOD, GW_STR(""), 0);
-    if (st->target.route != HUB_HEALTH && st->target.route != HUB_METRICS &&
-        request_public_url(gw, req).p == NULL)
+    if (st->target.route != HUB_HEALTH && st->target.route != HUB_READY &&
+        st->target.route != HUB_METRICS && request_public_url(gw, req).p == NULL)
         return answer_refuse(gw, req, ans, HUB_WRONG_HOST, GW_STR(""), 0);
     rc = answer_open_route(gw, req, ans);
     if (rc != GW_NOT_FOUND)

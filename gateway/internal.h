@@ -333,6 +333,8 @@ int answer_failure(struct gateway *gw, struct gateway_request *req, struct gatew
 /* Link to the next page of this list, on this host. */
 void answer_link_next(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans,
                       struct gw_str cursor);
+int health_answer(struct gateway *gw, struct gateway_request *req,
+                  struct gateway_answer *ans); /* health.c */
 int answer_json(struct gateway_request *req, struct gateway_answer *ans, struct gw_str json);
 void answer_common(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans);
 struct gw_str request_public_url(const struct gateway *gw,

@@ -49,6 +49,7 @@ enum hub_route {
     HUB_GATEWAY_TOKENS,  /* POST /api/gateway/tokens */
     HUB_NODE_BLOB,       /* /-/blob/{digest}: for other nodes; path: the digest, 40 or 64 hex */
     HUB_HEALTH,          /* /-/healthz */
+    HUB_READY,           /* /-/readyz */
     HUB_METRICS,         /* /-/metrics, /metrics: to a few addresses only */
     HUB_REPO_CREATE,     /* POST /api/repos/create; ns, name are in the body */
     HUB_REPO_DELETE,     /* DELETE /api/repos/delete */

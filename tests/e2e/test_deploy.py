@@ -126,3 +126,16 @@ def test_units(tmp_path: Path) -> None:
     dropin.write_text("[Service]\nExecStart=/bin/true\n" + (DEPLOY / "systemd" / "nginx.service.d" / "hubgate.conf").read_text().replace("[Service]\n", ""))
     verify = subprocess.run([analyze, "verify", "--man=no", str(dropin)], capture_output=True, text=True)
     assert (verify.returncode, verify.stdout + verify.stderr) == (0, "")
+
+
+def test_ready_says_what_does_not_answer(make_world: Callable[..., World]) -> None:
+    """200 in both cases: a node whose Hub is away serves what is held. Nobody is asked."""
+    world = make_world(private={}, settings={"upstream.url": f"http://127.0.0.1:{procs.free_port()}"})
+    fine = {"status": "ok", "upstream": "ok", "directory": "ok", "redis": "ok"}
+    got = world.get("/-/readyz", None, headers={"Host": "a.probe"})
+    assert (got.status, got.json()) == (200, fine)
+    for number in range(8):
+        assert world.get(f"/api/models/who/r{number}", "reader").status == 503
+    got = world.get("/-/readyz", None)
+    assert (got.status, got.json()) == (200, {**fine, "status": "degraded", "upstream": "does not answer"})
+    assert world.get("/-/healthz", None).json()["status"] == "ok"

@@ -222,6 +222,7 @@ static void api(void **state)
         {"POST", "/v1/telemetry", "telemetry"},
         {"POST", "/api/gateway/tokens", "gateway-tokens"},
         {"GET", "/-/healthz", "health"},
+        {"GET", "/-/readyz", "health"},
         {"GET", "/-/metrics", "metrics"},
         {"GET", "/metrics", "metrics"},
         {"GET", "/metrics/resolve/main/a", "resolve model metrics @main //a"},
