@@ -89,10 +89,11 @@ struct gw_json_reader *gw_json_reader_new(size_t max_token, gw_json_on_event on,
     if (max_token > SIZE_MAX / 2) {
         return NULL;
     }
-    r = gw_alloc(sizeof(*r) + max_token);
+    r = gw_realloc(NULL, sizeof(*r) + max_token); /* megabytes, perhaps: not to be cleared */
     if (r == NULL) {
         return NULL;
     }
+    memset(r, 0, sizeof(*r));
     r->on = on;
     r->ctx = ctx;
     r->token_max = max_token;

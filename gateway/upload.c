@@ -42,7 +42,7 @@ struct upload *upload_new(struct gateway *gw, struct gateway_request *req,
     u->limit = limit;
     u->room = gw->n_uploads > FEW ? HALF_OF_MANY : HALF;
     for (int i = 0; i < 2; i++)
-        if ((u->half[i].p = gw_alloc(u->room)) == NULL) {
+        if ((u->half[i].p = gw_realloc(NULL, u->room)) == NULL) {
             upload_unref(u);
             return NULL;
         }

@@ -146,7 +146,7 @@ static int do_file(struct hub_commit_reader *r)
         return bad(r, "an encoding that is neither base64 nor utf-8");
     }
     if (r->decoded == NULL) {
-        r->decoded = gw_alloc(HUB_COMMIT_LINE_MAX);
+        r->decoded = gw_realloc(NULL, HUB_COMMIT_LINE_MAX); /* not cleared: large */
     }
     if (r->decoded == NULL) {
         return gw_fail(&r->error, GW_NO_MEMORY, 0, "no memory for a commit");

@@ -33,8 +33,8 @@ static int on_file(void *ctx, struct gw_str path, struct gw_str bytes, struct gw
     if (gw_str_eq_c(path, "stop")) {
         return gw_fail(err, GW_CONFLICT, 7, "stopped");
     }
-    snprintf(said + strlen(said), sizeof(said) - strlen(said), "file " GW_STR_FMT " %zu %.20s\n",
-             GW_STR_ARG(path), bytes.n, bytes.n ? bytes.p : "");
+    snprintf(said + strlen(said), sizeof(said) - strlen(said), "file " GW_STR_FMT " %zu %.*s\n",
+             GW_STR_ARG(path), bytes.n, (int)(bytes.n < 20 ? bytes.n : 20), bytes.n ? bytes.p : "");
     return GW_OK;
 }
 
