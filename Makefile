@@ -142,7 +142,7 @@ test: ## check and e2e; installs what they need first (Debian 12)
 	@deploy/install-deps || [ $$? -eq 2 ]
 	@MAKE="$(MAKE)" tests/run-all check e2e
 
-BENCH_BIN := $(patsubst %,$(BUILD)/bench/%,http_load policy_bench index_bench repos_bench)
+BENCH_BIN := $(patsubst %,$(BUILD)/bench/%,http_load policy_bench index_bench list_bench repos_bench)
 $(BUILD)/bench/%: tests/bench/%.c $(LIBS_ALL)
 	@mkdir -p $(@D); echo '  LD  $@'
 	$(V)$(TEST_CC) -o $@ $< $(LIBS_ALL) $(LIBS)

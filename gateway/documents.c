@@ -251,12 +251,22 @@ int document_auth_check(struct gateway *gw, struct gateway_request *req, struct 
 
 /* ---- identity ---- */
 
+static bool may_in(const struct gateway *gw, const struct gateway_state *st, struct gw_str ns,
+                   enum policy_action a)
+{
+    struct policy_object any = {.type = GW_STR("model"), .ns = ns, .name = GW_STR("*")};
+
+    return (st->who.role == POLICY_ROLE_NONE || policy_role_allows(st->who.role, a)) &&
+           policy_decide(gw->policy, &st->who.subject, a, &any, st->started_ms).effect ==
+               POLICY_ALLOW;
+}
+
 int document_whoami(struct gateway *gw, struct gateway_request *req, struct gateway_answer *ans)
 {
     struct gateway_state *st = req->state;
     const struct gateway_identity *who = &st->who;
     struct gw_str json, org;
-    struct gw_str *orgs;
+    struct gw_str *orgs, *roles;
     struct gw_buf out;
     size_t n = 0, total = 0;
 
@@ -265,14 +275,17 @@ int document_whoami(struct gateway *gw, struct gateway_request *req, struct gate
     while (policy_private_namespace(gw->policy, total).p != NULL)
         total++;
     orgs = gw_arena_alloc(&st->arena, (total + 1) * sizeof(*orgs));
-    if (orgs == NULL)
+    roles = gw_arena_alloc(&st->arena, (total + 1) * sizeof(*roles));
+    if (orgs == NULL || roles == NULL)
         return GW_NO_MEMORY;
     for (size_t i = 0; i < total; i++) {
         org = policy_private_namespace(gw->policy, i);
-        struct policy_object any = {.type = GW_STR("model"), .ns = org, .name = GW_STR("*")};
-        if (org.n && policy_decide(gw->policy, &who->subject, POLICY_DISCOVER, &any, st->started_ms)
-                             .effect == POLICY_ALLOW)
-            orgs[n++] = org;
+        if (org.n == 0 || !may_in(gw, st, org, POLICY_DISCOVER))
+            continue;
+        roles[n] = may_in(gw, st, org, POLICY_CREATE) || may_in(gw, st, org, POLICY_WRITE)
+                       ? GW_STR("write")
+                       : GW_STR("read");
+        orgs[n++] = org;
     }
     struct hub_person p = {
         .id = who->subject_id,
@@ -280,6 +293,7 @@ int document_whoami(struct gateway *gw, struct gateway_request *req, struct gate
         .fullname = who->display.n ? who->display : who->subject.name,
         .email = who->email,
         .orgs = orgs,
+        .roles = roles,
         .n_orgs = n,
         .token_name = who->token_name,
         .token_role = who->role == POLICY_ROLE_READ ? GW_STR("read") : GW_STR("write"),

@@ -391,7 +391,7 @@ static void put_orgs(struct gw_buf *out, const struct hub_person *p)
         put_object_id(out, "id", "org", p->orgs[i]);
         put_text(out, "name", p->orgs[i]);
         put_text(out, "fullname", p->orgs[i]);
-        put_text(out, "roleInOrg", p->token_role);
+        put_text(out, "roleInOrg", p->roles != NULL ? p->roles[i] : p->token_role);
         put_bool(out, "isEnterprise", false);
         gw_buf_add_char(out, '}');
     }

@@ -375,7 +375,8 @@ void hub_put_commit(struct gw_buf *out, const struct hub_commit *c);
 
 struct hub_person {
     struct gw_str id, name, fullname, email;
-    const struct gw_str *orgs; /* private namespaces they may discover */
+    const struct gw_str *orgs;  /* private namespaces they may discover */
+    const struct gw_str *roles; /* "write", "read": in each of them; NULL: token_role */
     size_t n_orgs;
     struct gw_str token_name, token_role; /* "read", "write" */
     int64_t token_created_ms;

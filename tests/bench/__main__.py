@@ -16,7 +16,7 @@ from typing import Callable
 
 from tests.lab import procs
 
-from . import cold, others, warm, writes
+from . import cold, lists, others, warm, writes
 from .scene import Scene
 from .table import Table
 
@@ -29,7 +29,7 @@ def steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
 
 
 def asked_steps(scene: Scene, table: Table) -> list[tuple[str, Callable[[], None]]]:
-    return others.asked_rows(scene, table)
+    return others.asked_rows(scene, table) + lists.rows(scene, table)
 
 
 def main() -> int:

@@ -140,6 +140,9 @@ def test_strangers_see_and_count_nothing(module_world: World) -> None:
     for who, status in (("reader", 200), ("stranger", 404), (None, 404)):
         assert module_world.get("/api/organizations/acme/overview", who).status == status
     assert json.loads(module_world.get("/api/organizations/acme/overview", "reader").body)["name"] == "acme"
+    for who, roles in (("reader", ["read"]), ("writer", ["write"]), ("stranger", [])):
+        got = json.loads(module_world.get("/api/whoami-v2", who).body)
+        assert [each["roleInOrg"] for each in got["orgs"]] == roles, (who, got)
 
 
 def test_made_changed_deleted(module_world: World) -> None:
