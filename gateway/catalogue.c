@@ -309,7 +309,7 @@ struct sweep {
     const struct repo_progress *progress;
     struct gw_arena names; /* of cards that have no repository any more */
     struct gw_str *gone;
-    size_t n_gone;
+    size_t n_gone, cap_gone;
     enum hub_type type;
 };
 
@@ -366,14 +366,16 @@ static int collect(void *ctx, const struct cache_card *card, const struct cache_
     struct gw_str name = gw_arena_dup(&s->names, card->name);
 
     (void)at;
-    if (s->n_gone % 1024 == 0) {
-        struct gw_str *more = gw_arena_alloc(&s->names, (s->n_gone + 1024) * sizeof(*more));
+    if (s->n_gone == s->cap_gone) {
+        size_t cap = s->cap_gone != 0 ? 2 * s->cap_gone : 1024;
+        struct gw_str *more = gw_arena_alloc(&s->names, cap * sizeof(*more));
 
         if (more == NULL)
             return GW_NO_MEMORY;
         if (s->n_gone != 0)
             memcpy(more, s->gone, s->n_gone * sizeof(*more));
         s->gone = more;
+        s->cap_gone = cap;
     }
     if (name.p == NULL)
         return GW_NO_MEMORY;
@@ -391,7 +393,7 @@ static int sweep_gone(struct sweep *s, struct gw_error *err)
 
         gw_arena_init(&s->names, 1u << 30);
         s->gone = NULL;
-        s->n_gone = 0;
+        s->n_gone = s->cap_gone = 0;
         rc = cache_cards(s->gw->cache, &q, collect, s, err);
         for (size_t i = 0; rc == GW_OK && i < s->n_gone; i++) {
             struct repo_id id = {.type = gw_str_c(hub_type_name(type)), .name = s->gone[i]};
