@@ -327,6 +327,13 @@ static int by_place(struct gw_str a, struct gw_str b)
     return 0;
 }
 
+/* No other worker begins. */
+static void still_at_it(const struct sweep *s)
+{
+    if (!s->gw->command)
+        atomic_store(&s->gw->shared->catalogue_ms, gw_mono_ms());
+}
+
 static int sweep_one(void *ctx, struct gw_str type, struct gw_str ns, struct gw_str name)
 {
     struct sweep *s = ctx;
@@ -355,8 +362,7 @@ static int sweep_one(void *ctx, struct gw_str type, struct gw_str ns, struct gw_
     s->n++;
     if (s->progress != NULL)
         s->progress->on(s->progress->ctx, s->n, s->total, name);
-    if (!s->gw->command)
-        atomic_store(&s->gw->shared->catalogue_ms, gw_mono_ms());
+    still_at_it(s);
     return GW_OK;
 }
 
@@ -399,6 +405,7 @@ static int sweep_gone(struct sweep *s, struct gw_error *err)
             struct repo_id id = {.type = gw_str_c(hub_type_name(type)), .name = s->gone[i]};
             struct repo *r = NULL;
 
+            still_at_it(s);
             if (atomic_load(&s->gw->cancelled))
                 rc = gw_fail(err, GW_CANCELLED, 0, "the process ends");
             else if (gw_str_split(&id.name, '/', &id.ns) && id.name.p != NULL &&
