@@ -30,6 +30,11 @@ static struct world *world_new(uint64_t size, bool verify_before)
     return w;
 }
 
+static unsigned fills_owned(const struct world *w)
+{
+    return atomic_load(&w->shared->slots[w->cache->slot].fills);
+}
+
 static int setup(void **state)
 {
     *state = world_new(SIZE, false);
@@ -498,7 +503,7 @@ static void test_larger_than_the_budget(void **state)
         r = whole(w);
         assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
         cache_reader_close(r.reader);
-        TURN_UNTIL(w->cache, w->cache->fills->n_owned == 0);
+        TURN_UNTIL(w->cache, fills_owned(w) == 0);
         assert_false(have_blob(w->cache, w->hub));
         assert_true(exists(w->dir, w->hub->digest, ".part"));
         parts_measure(w->cache, &sum);
@@ -902,7 +907,7 @@ static void test_object_linked(void **state) /* bytes leave before any job has h
     for (unsigned i = 0; i < 20; i++) { /* a range asks for no proof */
         turn(w->cache);
     }
-    assert_int_equal(w->cache->fills->n_owned, 0);
+    assert_int_equal(fills_owned(w), 0);
     assert_false(step(&r, w->hub));
     assert_int_equal(r.offset, SIZE / MIB * MIB); /* the last granule waits for the digest */
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
@@ -931,7 +936,7 @@ static void test_object_copied(void **state)
     assert_true(of_object.st_dev != of_parts.st_dev);
     part = (struct response){.reader = r.reader, .offset = 9 * MIB + 5, .end = 10 * MIB + 7};
     assert_int_equal(follow(w->cache, w->hub, &part), GW_OK);
-    TURN_UNTIL(w->cache, w->cache->fills->n_owned == 0); /* nothing more is wanted */
+    TURN_UNTIL(w->cache, fills_owned(w) == 0); /* nothing more is wanted */
     assert_int_equal(atomic_load(&w->shared->counters.blob_bytes_filled), 2 * MIB);
     assert_int_equal(follow(w->cache, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
