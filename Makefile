@@ -26,7 +26,7 @@ room_c    = $(sort $(wildcard $(1)/*.c))
 room_lib  = $(BUILD)/lib/lib$(1).a
 LIBS_ALL := $(foreach r,gateway repo cache hub auth policy config base,$(call room_lib,$(r)))
 
-.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest powercut commitrace gcrace
+.PHONY: all help check unit lint fuzz-replay fuzz fuzz-run e2e test bench clean module command format asan-e2e tsan e2e-models states docs depfaults upstreamfaults diskfaults killtest powercut commitrace gcrace writefaults
 all: module command
 
 help: ## this list
@@ -113,6 +113,8 @@ commitrace: all ## 8 writers of N (200) commits each, by two nodes on one data/
 	@N=$(or $(N),200) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_commitrace.py
 gcrace: all ## hubgate repo gc again and again beside 4 writers of N (60) uploads and commits each
 	@N=$(or $(N),60) BUILD="$(BUILD)" tests/run-e2e -q tests/e2e/test_gc.py
+writefaults: all ## the disk of data/ fails in each call of each step of writing (make e2e: some of them)
+	@FAULTS=all BUILD="$(BUILD)" tests/run-e2e -q tests/e2e/test_write_faults.py
 ASAN := build-asan
 asan-e2e: ## the same e2e on an ASan+UBSan build of nginx (the distribution's source), module and command
 	@deploy/install-deps || [ $$? -eq 2 ]

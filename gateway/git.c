@@ -470,8 +470,10 @@ int git_service(struct gateway *gw, struct gateway_request *req, struct gateway_
         return rc;
     if (rc != GW_OK)
         return failed(gw, req, ans, &err);
-    if (push)
+    if (push) {
+        repack_later(gw, req);
         return answer_push(gw, req, ans, text);
+    }
     fill(req, ans, "result");
     ans->kind = GATEWAY_PIPE;
     return GW_OK;

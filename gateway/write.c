@@ -94,8 +94,12 @@ int write_failure(struct gateway *gw, struct gateway_request *req, struct gatewa
         why = HUB_NO_SUCH_BYTES;
         break;
     case GW_IO:
-        if (err->sys != ENOSPC && err->sys != EDQUOT)
-            return answer_failure(gw, req, ans, err);
+        if (err->sys != ENOSPC && err->sys != EDQUOT) {
+            gw_log_write(&gw->log, GW_LOG_ERROR, "%s", err->text); /* our paths are not theirs */
+            text = gw_arena_printf(&req->state->arena, "the gateway's disk fails (%s)",
+                                   strerrordesc_np(err->sys) ? strerrordesc_np(err->sys) : "I/O");
+            return answer_refuse(gw, req, ans, HUB_OUTAGE, text.p ? text : GW_STR(""), 5);
+        }
         why = HUB_DISK_FULL;
         text = GW_STR("");
         break;

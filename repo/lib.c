@@ -9,10 +9,25 @@
 
 #define CACHE_BYTES (16 << 20) /* of inflated objects, all open repositories together */
 
+/* What the system said is only in libgit2's message: errno is of whatever it cleaned up since. 0:
+ * it is no failure of the disk. */
+static int errno_in(const char *message)
+{
+    static const int known[] = {ENOSPC, EDQUOT, EIO, EROFS, EMFILE, ENFILE, EACCES, EPERM, EFBIG};
+    struct gw_str text = gw_str_c(message);
+
+    for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
+        if (gw_str_ends(text, gw_str_c(strerrordesc_np(known[i])))) {
+            return known[i];
+        }
+    }
+    return 0;
+}
+
 int repo_git_fail(struct gw_error *err, const char *what, ...)
 {
     const git_error *last = git_error_last();
-    int saved = errno;
+    int saved = errno, said;
     char where[200];
     va_list args;
 
@@ -24,6 +39,10 @@ int repo_git_fail(struct gw_error *err, const char *what, ...)
     }
     if (last->klass == GIT_ERROR_NOMEMORY) {
         return gw_fail(err, GW_NO_MEMORY, 0, "%s: no memory", where);
+    }
+    said = errno_in(last->message);
+    if (said != 0) {
+        return gw_fail(err, GW_IO, said, "%s: %s", where, last->message);
     }
     /* a file that should be there and is not is damage, the rest is the disk's or the system's */
     if (last->klass == GIT_ERROR_OS && saved != 0 && saved != ENOENT && saved != ENOTDIR &&
