@@ -264,8 +264,9 @@ static bool is_meant_for(const struct repo_draft *s, const git_oid *tip)
 }
 
 /* On the tip, or as the first commit. *made: it, or the tip, when that has this tree already. */
-static int commit_on(git_repository *git, const char *path, const struct repo_draft *s,
-                     const git_oid *tip, git_oid *made, struct gw_error *err)
+static int commit_on(git_repository *git, git_odb *odb, const char *path,
+                     const struct repo_draft *s, const git_oid *tip, git_oid *made,
+                     struct gw_error *err)
 {
     git_oid base, tree;
     int rc = tip != NULL ? read_tree_id(git, path, tip, &base, err) : GW_OK;
@@ -285,7 +286,7 @@ static int commit_on(git_repository *git, const char *path, const struct repo_dr
         rc = put_commit(s, &tree, tip, made, err);
     }
     if (rc == GW_OK) {
-        rc = repo_spool_pack(s->spool, path, s->work->dir, err);
+        rc = repo_spool_pack(s->spool, git, odb, path, s->work->dir, err);
     }
     return rc == GW_OK ? repo_ref_swap(git, path, ref_of(s), made, tip, err) : rc;
 }
@@ -308,9 +309,9 @@ static int commit_once(const char *path, const struct repo_draft *s, char commit
     }
     rc = read_tip(git, path, ref_of(s), &tip, err);
     if (rc == GW_OK) {
-        rc = commit_on(git, path, s, &tip, &made, err);
+        rc = commit_on(git, odb, path, s, &tip, &made, err);
     } else if (rc == GW_NOT_FOUND && s->ref == NULL) {
-        rc = commit_on(git, path, s, NULL, &made, err);
+        rc = commit_on(git, odb, path, s, NULL, &made, err);
     }
     if (rc == GW_OK) {
         git_oid_tostr(commit, 41, &made);

@@ -127,10 +127,10 @@ enum repo_object {
 int repo_spool_open(struct repo_spool **out, const char *dir, struct gw_error *err) GW_MUST_CHECK;
 int repo_spool_put(struct repo_spool *s, enum repo_object type, struct gw_str data,
                    uint8_t oid[REPO_OID_BYTES], struct gw_error *err) GW_MUST_CHECK;
-/* Everything that the repository at path lacks, as one pack in it, durable. work_dir: same file
- * system. */
-int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir,
-                    struct gw_error *err) GW_MUST_CHECK;
+/* Everything that the repository at path, open as git and odb, lacks, as one pack in it, durable.
+ * From then on the odb reads the spool, which has to outlive it. work_dir: same file system. */
+int repo_spool_pack(struct repo_spool *s, struct git_repository *git, struct git_odb *odb,
+                    const char *path, const char *work_dir, struct gw_error *err) GW_MUST_CHECK;
 void repo_spool_close(struct repo_spool *s); /* NULL is fine */
 /* work_dir/pack-<name>.pack and .idx, which are synced, go to the packs of the repository at path,
  * durably. */

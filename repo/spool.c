@@ -245,21 +245,15 @@ static int write_pack(const struct repo_spool *s, const bool *held, uint32_t n, 
     return rc == GW_OK ? repo_pack_move(path, work_dir, name, err) : rc;
 }
 
-int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir,
-                    struct gw_error *err)
+int repo_spool_pack(struct repo_spool *s, git_repository *git, git_odb *odb, const char *path,
+                    const char *work_dir, struct gw_error *err)
 {
     bool *held = gw_alloc(s->n);
-    git_repository *git = NULL;
-    git_odb *odb = NULL;
     uint32_t n_held = 0;
     int rc = GW_OK;
 
     if (held == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "no memory for %u git objects", s->n);
-    }
-    if (repo_git_open(&git, &odb, path) < 0) {
-        rc = repo_git_fail(err, "open %s", path);
-        goto done;
     }
     for (uint32_t i = 0; i < s->n; i++) {
         held[i] = git_odb_exists_ext(odb, &s->objects[i].oid, GIT_ODB_LOOKUP_NO_REFRESH) == 1;
@@ -268,9 +262,6 @@ int repo_spool_pack(struct repo_spool *s, const char *path, const char *work_dir
     if (n_held < s->n) {
         rc = write_pack(s, held, s->n - n_held, path, work_dir, err);
     }
-done:
-    git_odb_free(odb);
-    git_repository_free(git);
     gw_free(held);
     return rc;
 }
