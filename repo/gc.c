@@ -570,7 +570,7 @@ int repo_gc(const char *data_dir, const struct repo_gc *o, struct repo_gc_sum *s
     snprintf(lock, sizeof(lock), "%s/.gc.lock", data_dir);
     rc = repo_lock(&fd, lock, 0, err);
     if (rc != GW_OK) {
-        return rc;
+        return rc == GW_CONFLICT ? gw_fail(err, rc, 0, "another gc is under way") : rc;
     }
     rc = repo_work_begin(&g.work, data_dir, err);
     if (rc == GW_OK && fstat(g.work.lock_fd, &st) != 0) {

@@ -91,11 +91,12 @@ int cli_repo_gc(struct cli *cli)
     snprintf(blobs, sizeof(blobs), "%s/blobs", s->config->cache.dir);
     o.blobs = blobs;
     rc = repo_gc(s->config->data, &o, &sum, &err);
-    print_sum(&c, &sum);
+    if (rc != GW_CONFLICT)
+        print_sum(&c, &sum);
     if (rc != GW_OK)
         cli_error("%s", err.text);
     cli_close(gw, s);
-    return rc != GW_OK ? 2 : sum.failed != 0 || sum.objects_kept ? 1 : 0;
+    return rc == GW_CONFLICT ? 1 : rc != GW_OK ? 2 : sum.failed != 0 || sum.objects_kept ? 1 : 0;
 }
 
 /* ---- fsck ---- */

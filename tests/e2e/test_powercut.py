@@ -27,7 +27,7 @@ from conftest import COUNTS, open_folder
 from tests.lab.powercut import ANY, JOURNAL, LOST, PowerTrace
 from tests.lab.world import World, sample_policy
 
-CUTS, STARTS = int(os.environ.get("N", "45")), bool(os.environ.get("N"))
+CUTS, STARTS = int(os.environ.get("N", "42")), bool(os.environ.get("N"))
 SEED = int(os.environ.get("SEED", "20261125"))
 JSON = {"Content-Type": "application/json"}
 SHARED = "acme/shared"
@@ -46,6 +46,7 @@ class Op:
     name: str = ""                               # of a branch, a tag, a token
     commit: str = ""
     token: str = ""
+    env: dict[str, str] | None = None            # of the command
     begun: int = 0
     acked: int = 0
 
@@ -116,6 +117,14 @@ def do(world: World, op: Op) -> int:
         got = world.get(f"/api/models/{op.repo}/{where}", "writer", "POST", body=json.dumps(body).encode(), headers=JSON)
     elif op.kind == "drop":
         got = world.get(f"/api/models/{op.repo}/branch/{op.name.replace('/', '%2F')}", "writer", "DELETE")
+    elif op.kind == "gc":
+        return 200 if world.cli("repo", "gc", "--grace", "1h", env=op.env).returncode == 0 else 500
+    elif op.kind == "import":
+        folder = open_folder("hubgate-e2e-import-")
+        world.write_files(folder, {path: data for path, data in op.files.items()})
+        op.commit = world.cli("repo", "import", op.repo, str(folder), env=op.env).stdout.split()[-1]
+        shutil.rmtree(folder)
+        return 200
     elif op.kind == "delete":
         got = world.get("/api/repos/delete", "admin", "DELETE", body=json.dumps({"name": name, "organization": org}).encode(), headers=JSON)
     else:
@@ -149,6 +158,7 @@ class Writer(threading.Thread):
 
     def plan(self) -> list[Op]:
         repo, spare, moving, n = f"acme/own-{self.number}", f"acme/spare-{self.number}", f"acme/moving-{self.number}", self.number
+        env = self.trace.env
         ops = [Op("create", repo), Op("create", spare), Op("mint", repo)]
         for turn in range(3):
             data = self.dice.randbytes(self.dice.randrange(5000, 30000))
@@ -159,9 +169,12 @@ class Writer(threading.Thread):
             ops.append(Op("commit", SHARED, files={f"from-{n}/{turn}.txt": self.dice.randbytes(40), f"from-{n}/{turn}.bin": self.dice.randbytes(400)}))
         ops += [Op("branch", repo, name="dev/x"), Op("commit", repo, "dev/x", {"dev.txt": b"on dev"}), Op("tag", repo, name="v1"),
                 Op("branch", repo, name="gone"), Op("drop", repo, name="gone"), Op("commit", spare, files={"a.txt": b"a", "b.bin": b"b" * 200}),
+                Op("import", f"acme/imported-{n}", files={"a/b.txt": b"b", "w.safetensors": self.dice.randbytes(5000)}, env=env),
                 Op("delete", spare), Op("parts", repo, files={"": self.dice.randbytes(200000)}), Op("propose", repo, files={"p.txt": b"proposed"}),
                 Op("branch", repo, name="short"), Op("squash", repo, "short"), Op("create", moving), Op("move", moving, name=f"acme/moved-{n}"),
                 Op("parts", repo, files={"": self.dice.randbytes(150000)})]
+        for place in (7, 12, len(ops)) if n == 0 else ():
+            ops.insert(place, Op("gc", repo, env=env))
         return ops
 
 
@@ -201,7 +214,7 @@ def losses(data: Path, ops: list[Op], cut: int) -> list[str]:
         repo = data / "repos/model" / f"{op.repo}.git"
         deleted = next((each for each in known if each.kind == "delete" and each.repo == op.repo), None)
         dropped = next((each for each in known if each.kind == "drop" and each.repo == op.repo and each.name == op.name and op.name), None)
-        if op.acked > cut or op.kind == "mint":
+        if op.acked > cut or op.kind in ("mint", "gc"):
             continue
         what = f"{op.kind} {op.repo} {op.name or op.branch} (at {op.acked}, cut {cut})"
         moved = next((each for each in known if each.kind == "move" and each.repo == op.repo), None)
@@ -233,7 +246,7 @@ def losses(data: Path, ops: list[Op], cut: int) -> list[str]:
         elif op.kind == "propose":
             if git(repo, "rev-parse", f"refs/pr/{op.name}").stdout.strip() != op.commit or content(data, repo, op.commit, "p.txt") != b"proposed":
                 out.append(what)
-        elif op.kind == "commit":
+        elif op.kind in ("commit", "import"):
             if git(repo, "merge-base", "--is-ancestor", op.commit, f"refs/heads/{op.branch}").returncode:
                 out.append(f"{what}: {op.commit} is not in the branch")
             out += [f"{what}: {path}" for path, want in op.files.items() if content(data, repo, op.commit, path) != want]
@@ -253,7 +266,7 @@ def goes_on(world: World, ops: list[Op], cut: int) -> list[str]:
                 out.append(f"trying again: {op.kind} {op.repo} {op.name or op.branch}: {status}")
         if op.kind == "delete":
             dead.add(op.repo)
-    newest = {op.repo: op for op in ops if op.kind == "commit" and op.acked <= cut and op.branch == "main" and op.repo not in dead}
+    newest = {op.repo: op for op in ops if op.kind in ("commit", "import") and op.acked <= cut and op.branch == "main" and op.repo not in dead}
     for repo, op in newest.items():
         for path, want in op.files.items():
             got = world.get(f"/{repo}/resolve/{op.commit}/{path}", "reader")

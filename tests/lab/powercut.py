@@ -48,6 +48,8 @@ class Node:
     now: dict[str, "Node"] = field(default_factory=dict)            # names in a folder
     durable: dict[str, "Node"] = field(default_factory=dict)
     pending: list["Change"] = field(default_factory=list)
+    inode: int = 0
+    links: int = 0                                                  # names now; at 0 the inode's number is free for others
 
 
 @dataclass(eq=False)
@@ -96,6 +98,7 @@ class Model:
     def __init__(self, trace: PowerTrace) -> None:
         self.trace, self.left = trace, trace.lines()[::-1]
         self.by_inode: dict[int, Node] = {}
+        self.nameless: dict[int, tuple[Path, int]] = {}     # synced, of a name that a child gave it, or libc for itself
         self.changes = 0
         self.root = self._load(Path("."))
 
@@ -103,10 +106,11 @@ class Model:
         real, inode = self.trace.first / path, self.trace.inodes[path]
         node = self.by_inode.get(inode)
         if node is None:
-            node = self.by_inode[inode] = Node(real.is_dir(), real.stat().st_mode & 0o7777, None if real.is_dir() else real)
+            node = self.by_inode[inode] = Node(real.is_dir(), real.stat().st_mode & 0o7777, None if real.is_dir() else real, inode=inode)
             if node.folder:
                 node.now = {each.name: self._load(path / each.name) for each in sorted(real.iterdir())}
                 node.durable = dict(node.now)
+        node.links += 1
         return node
 
     def run_to(self, cut: int) -> None:
@@ -127,13 +131,17 @@ class Model:
         change = Change(list(edits), self.changes)
         for folder, name, node in edits:
             folder.pending.append(change)
-            if node is None:
-                folder.now.pop(name, None)
-            else:
-                folder.now[name] = node
+            gone = folder.now.get(name)
+            put(folder.now, name, node)
+            if node is not None:
+                node.links += 1
+            if gone is not None:
+                gone.links -= 1
+                if not gone.links and self.by_inode.get(gone.inode) is gone:
+                    del self.by_inode[gone.inode]
 
     def _new(self, inode: str, folder: bool, mode: int) -> Node:
-        node = self.by_inode[int(inode)] = Node(folder, mode)
+        node = self.by_inode[int(inode)] = Node(folder, mode, inode=int(inode))
         return node
 
     def _create(self, path: str, inode: str) -> None:
@@ -159,7 +167,10 @@ class Model:
             folder, name = self._place(path)
             if name in folder.now:
                 return folder.now[name]
-        return self._new(inode, False, 0o600)           # made by a call that libc keeps to itself
+        node = self._new(inode, False, 0o600)
+        if int(inode) in self.nameless:
+            node.kept, node.mode = self.nameless.pop(int(inode))
+        return node
 
     def _unlink(self, path: str) -> None:
         folder, name = self._place(path)
@@ -168,7 +179,9 @@ class Model:
 
     def _sync(self, inode: str, mode: str, copy: str) -> None:
         node = self.by_inode.get(int(inode))
-        if node is not None:                            # else a file that never had a name here
+        if node is None:
+            self.nameless[int(inode)] = (self.trace.folder / copy, int(mode, 8))
+        else:
             node.kept, node.mode = self.trace.folder / copy, int(mode, 8)
 
     def _syncdir(self, inode: str) -> None:
