@@ -405,6 +405,9 @@ static int repack(struct repack *r, const char *data_dir, size_t more_than, size
         if (rc == GW_OK) {
             rc = pack(r, n, hash, err);
         }
+        if (rc != GW_OK && access(r->path, F_OK) != 0) { /* deleted or moved meanwhile */
+            rc = gw_fail(err, GW_NOT_FOUND, 0, "%s went away while it was repacked", r->path);
+        }
         if (rc == GW_OK) {
             rc = put_in_place(r, hash, err);
         }

@@ -15,12 +15,14 @@ import time
 from pathlib import Path
 from typing import Callable
 
+import pytest
 from conftest import COUNTS
 
 from tests.lab import procs
 from tests.lab.fetch import connect, send
 from tests.lab.world import World
 
+pytestmark = pytest.mark.timeout(3600 if os.environ.get("N") else 300)
 COMMITS = int(os.environ.get("N", "6"))
 WRITERS = 8
 REPO = "acme/race"

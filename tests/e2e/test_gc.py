@@ -16,12 +16,14 @@ import threading
 from pathlib import Path
 from typing import Callable
 
+import pytest
 from conftest import COUNTS, open_folder
 
 from tests.lab import procs
 from tests.lab.nginx import give
 from tests.lab.world import World
 
+pytestmark = pytest.mark.timeout(3600 if os.environ.get("N") else 300)
 TURNS = int(os.environ.get("N", "8"))
 JSON = {"Content-Type": "application/json"}
 

@@ -22,11 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
+import pytest
 from conftest import COUNTS, open_folder
 
 from tests.lab.powercut import ANY, JOURNAL, LOST, PowerTrace
 from tests.lab.world import World, sample_policy
 
+pytestmark = pytest.mark.timeout(3600 if os.environ.get("N") else 300)
 CUTS, STARTS = int(os.environ.get("N", "42")), bool(os.environ.get("N"))
 SEED = int(os.environ.get("SEED", "20261125"))
 JSON = {"Content-Type": "application/json"}

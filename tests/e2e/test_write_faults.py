@@ -25,6 +25,7 @@ from tests.lab.fetch import Response
 from tests.lab.faultdisk import FaultDisk
 from tests.lab.world import World
 
+pytestmark = pytest.mark.timeout(3600 if os.environ.get("FAULTS") else 300)
 ALL = os.environ.get("FAULTS") == "all"
 ERRORS = {errno.ENOSPC: 507, errno.EDQUOT: 507, errno.EIO: 503, errno.EROFS: 503}
 CALLS = {"create": 6, "write": 4, "pwrite": 4, "fdatasync": 8, "link": 3, "rename": 4, "mkdir": 5}      # and how many of each are tried, at most
