@@ -11,11 +11,13 @@ nginx starts, and whoever got none tries again and gets it.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 import threading
 from dataclasses import dataclass, field
@@ -25,6 +27,8 @@ from typing import Any, Callable
 import pytest
 from conftest import COUNTS, open_folder
 
+from tests.lab import procs
+from tests.lab.nginx import give
 from tests.lab.powercut import ANY, JOURNAL, LOST, PowerTrace
 from tests.lab.world import World, sample_policy
 
@@ -50,7 +54,7 @@ class Op:
     token: str = ""
     env: dict[str, str] | None = None            # of the command
     begun: int = 0
-    acked: int = 0
+    acked: int = 1 << 62
 
 
 def sha(data: bytes) -> str:
@@ -142,7 +146,7 @@ AGAIN = {"move": (200, 404), "create": (200, 409), "branch": (200, 409), "tag": 
 class Writer(threading.Thread):
     """Some requests, one after the other, on repositories of its own and on the shared one."""
 
-    def __init__(self, world: World, trace: PowerTrace, number: int, ops: list[Op]) -> None:
+    def __init__(self, world: World, trace: "PowerTrace | NoTrace", number: int, ops: list[Op]) -> None:
         super().__init__()
         self.world, self.trace, self.number, self.ops = world, trace, number, ops
         self.dice, self.failure = random.Random(SEED + number), ""
@@ -151,10 +155,10 @@ class Writer(threading.Thread):
         try:
             for op in self.plan():
                 op.begun = self.trace.now()
-                status = do(self.world, op)
-                op.acked = self.trace.now()
-                assert status in (200, 201), (op.kind, op.repo, status)
                 self.ops.append(op)
+                status = do(self.world, op)
+                assert status in (200, 201), (op.kind, op.repo, status)
+                op.acked = self.trace.now()
         except Exception as error:
             self.failure = repr(error)
 
@@ -175,9 +179,17 @@ class Writer(threading.Thread):
                 Op("delete", spare), Op("parts", repo, files={"": self.dice.randbytes(200000)}), Op("propose", repo, files={"p.txt": b"proposed"}),
                 Op("branch", repo, name="short"), Op("squash", repo, "short"), Op("create", moving), Op("move", moving, name=f"acme/moved-{n}"),
                 Op("parts", repo, files={"": self.dice.randbytes(150000)})]
-        for place in (7, 12, len(ops)) if n == 0 else ():
+        for place in (7, 12, len(ops)) if n % 3 == 0 else ():
             ops.insert(place, Op("gc", repo, env=env))
         return ops
+
+
+class NoTrace:
+    """Of a real disk: what was answered was answered before the cut."""
+    env: dict[str, str] = {}
+
+    def now(self) -> int:
+        return 0
 
 
 # --- what has to be there
@@ -330,5 +342,85 @@ def test_power_cuts(make_world: Callable[..., World]) -> None:
         lost += [f"{kind}: {each}" for each in bad]
     COUNTS["powercut: losses"] += len(lost)
     COUNTS["powercut: lines of the log"] = len(cuts)
+    shutil.rmtree(folder)
+    assert not lost, f"seed {SEED}: {len(lost)}\n" + "\n".join(lost[:40])
+
+
+# --- a real disk
+
+GOING_DOWN, NO_LOG_FLUSH = 0x8004587D, 2         # EXT4_IOC_SHUTDOWN, XFS_IOC_GOINGDOWN: nothing is written any more, not even the journal
+
+
+class LoopDisk:
+    """A file system in a file, at `place`; the test is skipped, and says so, where that is not allowed."""
+
+    def __init__(self, kind: str, image: Path, place: Path) -> None:
+        self.image, self.place = image, place
+        with open(image, "wb") as file:
+            file.truncate(400 << 20)
+        self.run("mkfs." + kind, "-q", str(image))
+        self.mount()
+
+    def run(self, *command: str) -> None:
+        try:
+            run = subprocess.run(command, capture_output=True, text=True)
+        except FileNotFoundError:
+            pytest.skip(f"NOT RUN: there is no {command[0]}")
+        if run.returncode:
+            pytest.skip(f"NOT RUN: {' '.join(command)}: {run.stderr.strip()}")
+
+    def mount(self) -> None:
+        self.run("mount", "-o", "loop", str(self.image), str(self.place))
+
+    def cut(self) -> None:
+        fd = os.open(self.place, os.O_RDONLY)
+        fcntl.ioctl(fd, GOING_DOWN, struct.pack("I", NO_LOG_FLUSH))
+        os.close(fd)
+
+    def umount(self, *more: str) -> None:
+        subprocess.run(["umount", *more, str(self.place)], check=True)
+
+
+@pytest.mark.skipif(not STARTS, reason="make powercut")
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_real_disks(make_world: Callable[..., World], kind: str) -> None:
+    """The file system itself is cut off at any moment, and mounted again."""
+    dice, folder, rounds = random.Random(SEED), open_folder("hubgate-e2e-disk-"), max(3, CUTS // 15)
+    policy = sample_policy("file")
+    policy["rules"].append({"id": "admins-delete", "allow": ["delete"], "to": ["group:admins"], "where": {"hub": "private", "repo": "acme/*"}})
+    world = make_world(people="file", policy=policy, workers=2, private={})
+    world.expect_log(r"\[(alert|crit)\]", min=0)
+    world.cli("repo", "create", SHARED)
+    world.nginx.stop()
+    data, ops, lost = world.nginx.data, [], []
+    data.rename(folder / "first")
+    data.mkdir()
+    disk = LoopDisk(kind, folder / "image", data)
+    try:
+        shutil.copytree(folder / "first", data, symlinks=True, dirs_exist_ok=True)
+        data.chmod(0o700)
+        give(data)
+        os.sync()
+        for number in range(rounds):
+            world.nginx.drop_cache()
+            world.nginx.start()
+            writers = [Writer(world, NoTrace(), 3 * number + each, ops) for each in range(3)]
+            for each in writers:
+                each.start()
+            wanted = len(ops) + dice.randrange(1, 60)
+            procs.wait_until("some writing", lambda: len(ops) >= wanted or not any(each.is_alive() for each in writers), 120)
+            disk.cut()
+            for each in writers:
+                each.join()
+            world.nginx.stop()
+            disk.umount()
+            disk.mount()
+            bad = damage(data) + losses(data, ops, 0)
+            lost += [f"round {number}: {each}" for each in bad]
+            COUNTS[f"powercut: cuts of {kind}"] += 1
+        COUNTS[f"powercut: answered on {kind}"] = sum(op.acked == 0 for op in ops)
+    finally:
+        world.nginx.stop()
+        disk.umount("--lazy")
     shutil.rmtree(folder)
     assert not lost, f"seed {SEED}: {len(lost)}\n" + "\n".join(lost[:40])
