@@ -204,10 +204,21 @@ static size_t choose(const struct repack *r)
 
 /* ---- git ---- */
 
+static int make_file(struct repack *r, const char *name, int *fd, struct gw_error *err)
+{
+    const char *path = gw_arena_printf(&r->a, "%s/%s", r->work.dir, name).p;
+
+    if (path == NULL) {
+        return no_memory(err);
+    }
+    *fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return *fd >= 0 ? GW_OK
+                    : gw_fail(err, GW_IO, errno, "create %s: %s", path, strerrordesc_np(errno));
+}
+
 /* What is packed, one a line, as its standard input. */
 static int write_list(struct repack *r, size_t n, int *fd, struct gw_error *err)
 {
-    const char *path = gw_arena_printf(&r->a, "%s/list", r->work.dir).p;
     struct gw_buf b;
     int rc;
 
@@ -215,17 +226,18 @@ static int write_list(struct repack *r, size_t n, int *fd, struct gw_error *err)
     for (size_t i = 0; i < n; i++) {
         gw_buf_addf(&b, GW_STR_FMT ".pack\n", GW_STR_ARG(r->packs[i].stem));
     }
-    rc = path != NULL ? gw_buf_ok(&b, err) : no_memory(err);
+    rc = gw_buf_ok(&b, err);
     if (rc == GW_OK) {
-        *fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-        rc = *fd >= 0 ? gw_pwrite_all(*fd, b.p, b.n, 0, err)
-                      : gw_fail(err, GW_IO, errno, "create %s: %s", path, strerrordesc_np(errno));
+        rc = make_file(r, "list", fd, err);
+    }
+    if (rc == GW_OK) {
+        rc = gw_pwrite_all(*fd, b.p, b.n, 0, err);
     }
     gw_buf_release(&b);
     return rc;
 }
 
-static int start(struct repack *r, int in, int out, pid_t *pid)
+static int start(struct repack *r, int in, int out, int said, pid_t *pid)
 {
     struct gw_str dir = gw_arena_printf(&r->a, "--git-dir=%s", r->path);
     struct gw_str base = gw_arena_printf(&r->a, "%s/pack", r->work.dir);
@@ -233,7 +245,7 @@ static int start(struct repack *r, int in, int out, pid_t *pid)
         "git",  dir.p, "pack-objects", "--stdin-packs", "--delta-base-offset", "--threads=1", "-q",
         base.p, NULL};
 
-    return dir.p != NULL && base.p != NULL ? repo_child_start(argv, in, out, -1, pid) : ENOMEM;
+    return dir.p != NULL && base.p != NULL ? repo_child_start(argv, in, out, said, pid) : ENOMEM;
 }
 
 /* The hash of what was written, which git says last. "": it failed, or time is over. */
@@ -267,18 +279,32 @@ static void read_hash(int fd, char hash[41])
     }
 }
 
+static int say_failed(struct repack *r, int said, struct gw_error *err)
+{
+    char text[200];
+    ssize_t n = pread(said, text, sizeof(text), 0);
+    struct gw_str rest = {text, n > 0 ? (size_t)n : 0}, line = GW_STR("");
+
+    (void)!gw_str_split(&rest, '\n', &line);
+    return gw_fail(err, GW_UNAVAILABLE, 0, "git pack-objects of %s failed: " GW_STR_FMT, r->path,
+                   GW_STR_ARG(line));
+}
+
 /* In nginx its parent reaps whatever ends, so what git said and the end of its output are all that
  * counts. */
 static int pack(struct repack *r, size_t n, char hash[41], struct gw_error *err)
 {
-    int list = -1, ends[2] = {-1, -1}, pid_fd, code;
+    int list = -1, said = -1, ends[2] = {-1, -1}, pid_fd, code;
     pid_t pid;
     int rc = write_list(r, n, &list, err);
 
+    if (rc == GW_OK) {
+        rc = make_file(r, "said", &said, err);
+    }
     if (rc == GW_OK && pipe2(ends, O_CLOEXEC) != 0) {
         rc = gw_fail(err, GW_IO, errno, "pipe: %s", strerrordesc_np(errno));
     }
-    if (rc == GW_OK && (code = start(r, list, ends[1], &pid)) != 0) {
+    if (rc == GW_OK && (code = start(r, list, ends[1], said, &pid)) != 0) {
         rc = gw_fail(err, GW_UNAVAILABLE, code, "start git: %s", strerrordesc_np(code));
     }
     if (ends[1] >= 0) {
@@ -288,7 +314,7 @@ static int pack(struct repack *r, size_t n, char hash[41], struct gw_error *err)
         pid_fd = pidfd_open(pid, 0);
         read_hash(ends[0], hash);
         if (hash[0] == '\0') {
-            rc = gw_fail(err, GW_UNAVAILABLE, 0, "git pack-objects of %s failed", r->path);
+            rc = say_failed(r, said, err);
             if (pid_fd >= 0) {
                 (void)pidfd_send_signal(pid_fd, SIGKILL, NULL, 0);
             }
@@ -300,6 +326,9 @@ static int pack(struct repack *r, size_t n, char hash[41], struct gw_error *err)
     }
     if (ends[0] >= 0) {
         close(ends[0]);
+    }
+    if (said >= 0) {
+        close(said);
     }
     if (list >= 0) {
         close(list);
