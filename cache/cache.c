@@ -225,6 +225,11 @@ static int check_version(struct cache *c, struct gw_error *err)
     return gw_file_replace(c->dir, "VERSION", GW_STR(CACHE_VERSION_LINE), 0640, err);
 }
 
+bool cache_disk_full(const struct gw_error *err)
+{
+    return err->status == GW_IO && (err->sys == ENOSPC || err->sys == EDQUOT);
+}
+
 /* When a worker first wrote here under this boot id. What is older and was never synced may be torn
  * by a power cut; a boot id and not a time, because a volume may come from another machine. */
 static int check_boot(struct cache *c, struct gw_error *err)
@@ -256,7 +261,12 @@ static int check_boot(struct cache *c, struct gw_error *err)
     if (text.p == NULL) {
         return gw_fail(err, GW_NO_MEMORY, 0, "cache: no memory");
     }
-    return gw_file_replace(c->dir, "boot", text, 0640, err);
+    rc = gw_file_replace(c->dir, "boot", text, 0640, err);
+    if (rc != GW_OK && cache_disk_full(err)) { /* what is older than now is doubted: no harm */
+        gw_log_write(&c->log, GW_LOG_WARN, "cache: %s", err->text);
+        return GW_OK;
+    }
+    return rc;
 }
 
 /* Files that a dead process left half-written. Failing to remove them is no failure. */

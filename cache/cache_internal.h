@@ -72,6 +72,9 @@ struct cache {
  * aside, notes a boot. @return GW_OK; GW_AGAIN (held by another, wait was false); GW_IO */
 int cache_folder_lock(struct cache *c, bool wait, int *fd, struct gw_error *err) GW_MUST_CHECK;
 
+/* Did it fail for want of room? */
+bool cache_disk_full(const struct gw_error *err);
+
 /* ---- shared.c ---- */
 /* Loop, first thing of a tick: drains the eventfd and re-arms it. Look at the state after it, not
  * before. */

@@ -32,9 +32,11 @@
 
 #define MAP_BYTES ((size_t)64 << 30)
 #define READERS 4096u
+#define LOCK_BYTES (4096 + 64 * (off_t)READERS) /* of lock.mdb: a head, a cache line each */
 #define PUTS_MAX 1000u
 #define ASIDE_KEPT 2u
 #define REOPEN_EVERY_MS 1000
+#define SAY_EVERY_MS 60000
 #define KEY_BYTES 17u
 #define RECORD_MAGIC 0x31524748u /* "HGR1": the last byte is the version */
 #define RECORD_MAGIC_MASK 0x00ffffffu
@@ -59,6 +61,7 @@ struct cache_index {
     uint32_t epoch;  /* of shared->index_epoch, read before env was opened */
     size_t map_bytes;
     int64_t retry_ms;      /* monotonic: no other try to open before */
+    int64_t said_ms;       /* monotonic: when the log last heard of a failure */
     atomic_bool prune_due; /* a job should remove what was set aside long ago */
 };
 
@@ -302,6 +305,29 @@ static int check_format(MDB_env *env, MDB_dbi *dbi)
     return mdb_txn_commit(txn);
 }
 
+/* LMDB makes its lock file with a hole, maps it and writes there: without room on the disk that is
+ * a SIGBUS. So it finds one that has all its blocks, and room for a few readers more. */
+static int make_lock_file(struct cache *c)
+{
+    char path[CACHE_PATH_MAX + 16];
+    struct stat st;
+    int fd, rc = 0;
+
+    snprintf(path, sizeof(path), "%s/lock.mdb", c->index_dir);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        return errno;
+    }
+    if (fstat(fd, &st) != 0) {
+        rc = errno;
+    } else if (st.st_size < LOCK_BYTES) {
+        rc = posix_fallocate(fd, 0, LOCK_BYTES);
+    }
+    close(
+        fd); /* of a file that this process has not open otherwise: no lock of LMDB goes with it */
+    return rc;
+}
+
 /* 0, an LMDB code or an errno. The folder's lock is held. */
 static int try_open(struct cache *c)
 {
@@ -312,7 +338,8 @@ static int try_open(struct cache *c)
     if (mkdir(c->index_dir, 0700) != 0 && errno != EEXIST) {
         return errno;
     }
-    rc = mdb_env_create(&env);
+    rc = make_lock_file(c);
+    rc = rc != 0 ? rc : mdb_env_create(&env);
     if (rc != 0) {
         return rc;
     }
@@ -418,6 +445,18 @@ static int reopen(struct cache *c, bool wait, struct gw_error *err)
     return rc;
 }
 
+/* It could not be opened; tried each second, said once a minute. */
+static void complain(struct cache *c, const struct gw_error *err)
+{
+    int64_t now = gw_mono_ms();
+
+    if (c->index->said_ms == 0 || now - c->index->said_ms >= SAY_EVERY_MS) {
+        c->index->said_ms = now;
+        gw_log_write(&c->log, GW_LOG_ERROR,
+                     "%s; until it can be opened, what needs a record is refused", err->text);
+    }
+}
+
 /* Job. Takes the shared lock with the index usable in it; on failure no lock is held. */
 static int lock_usable(struct cache *c, struct gw_error *err)
 {
@@ -452,6 +491,10 @@ int cache_index_open(struct cache *c, struct gw_error *err)
     c->index->map_bytes = c->index->map_bytes / page * page;
     pthread_rwlock_init(&c->index->lock, NULL);
     rc = reopen(c, true, err);
+    if (rc != GW_OK && cache_disk_full(err)) { /* there will be room some day: cache_index_tick */
+        complain(c, err);
+        return GW_OK;
+    }
     if (rc != GW_OK) {
         pthread_rwlock_destroy(&c->index->lock);
         c->index = NULL;
@@ -502,7 +545,7 @@ void cache_index_tick(struct cache *c)
             int rc = reopen(c, false, &err);
 
             if (rc != GW_OK && rc != GW_AGAIN) {
-                gw_log_write(&c->log, GW_LOG_ERROR, "%s", err.text);
+                complain(c, &err);
             }
         }
         pthread_rwlock_unlock(&ix->lock);

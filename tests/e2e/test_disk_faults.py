@@ -210,3 +210,51 @@ def test_the_disk_fails(make_world: Callable[..., World], hub: HubProcess, kind:
         procs.wait_until("no part is left", lambda: not list((world.nginx.cache / "parts").glob("*.part")), 60)
         hub.reset_stats()
         assert right(world, large["main"], large) and hub.content_bytes() == 0
+
+
+# --- a start on a full disk
+
+def started_full(world: World, lose: Callable[[Path], None]) -> tuple[dict, Path]:
+    """Stop it, lose something of its cache, fill the disk and start it again; one file is held."""
+    held = fresh(world.hub, 2 * MIB)
+    assert world.get(held["main"], "reader").status == 200
+    whole(world, held)
+    assert world.nginx.stop()
+    lose(world.nginx.cache)
+    ballast(world)
+    world.nginx.start()
+    return held, world.nginx.cache / "ballast"
+
+
+def new_lock(cache: Path) -> None:
+    (cache / "index" / "lock.mdb").unlink()
+
+
+def no_index(cache: Path) -> None:
+    shutil.rmtree(cache / "index")
+
+
+def a_boot(cache: Path) -> None:
+    (cache / "boot").unlink()
+    (cache / "index" / "lock.mdb").unlink()
+
+
+@pytest.mark.parametrize("lose", (new_lock, no_index, a_boot) if ALL else (new_lock, a_boot))
+def test_start_on_a_full_disk(make_world: Callable[..., World], hub: HubProcess, lose: Callable[[Path], None]) -> None:
+    """LMDB maps a lock file that it made with a hole: without room its first write there would be a SIGBUS."""
+    with mounted("size=64m,mode=0750") as folder:
+        world = make_world(private={}, workers=2, cache=folder)
+        held, filler = started_full(world, lose)
+        workers = world.nginx.workers()
+        world.expect_log(r"index: .*no space", min=0)
+        client = Download(world, held["main"]).done()
+        fine(client, held, "a held file")
+        new = fresh(hub, 3 * MIB)
+        fine(Download(world, new["main"]).done(), new, "a new file")
+        filler.unlink()
+        for facts in (held, new):
+            procs.wait_until("what is asked, once there is room", lambda: right(world, facts["main"], facts), 60, every=0.3)
+            whole(world, facts)
+        assert world.nginx.workers() == workers, "a worker was lost"
+        forget(held)
+        forget(new)
