@@ -7,6 +7,7 @@
  *   index.c     records in LMDB
  *   resolve.c   names, by a thread of their own
  *   upstream.c  curl: rules for every request, documents, redirects
+ *   reply.c     the head of an answer to a blocking call
  *   limit.c     what upstream allows: rate limits
  *   blob.c      whole blobs: open, fetch small, put, take
  *   pages.c     what is in memory

@@ -9,6 +9,7 @@
  */
 #include "cache/cache_internal.h"
 #include "cache/limit_internal.h"
+#include "cache/reply_internal.h"
 
 #include "base/alloc.h"
 #include "base/clock.h"
@@ -490,14 +491,10 @@ int cache_upstream_outcome(struct cache *c, int curl_code, const char *url,
 
 struct exchange { /* one hop */
     struct cache *c;
-    struct gw_arena *arena;
-    struct cache_reply *reply;
+    struct reply_head head;
     int (*sink)(void *ctx, struct gw_str bytes);
     void *ctx;
-    bool own, in_body;
-    size_t header_bytes, body_bytes, discarded;
-    enum gw_status refused; /* why a callback ended the transfer; GW_OK: none did */
-    const char *why;
+    size_t body_bytes, discarded;
     bool enough; /* the rest of a body that nobody wants */
 };
 
@@ -529,112 +526,16 @@ static void give_handle(struct cache_upstream *up, CURL *easy)
 
 static size_t refuse(struct exchange *x, enum gw_status status, const char *why)
 {
-    x->refused = status;
-    x->why = why;
+    x->head.refused = status;
+    x->head.why = why;
     return 0; /* never the length of a piece: curl stops with CURLE_WRITE_ERROR */
-}
-
-/* Facts of the Hub are believed on its own origin only; those of the file are kept over a redirect
- * to its bytes. */
-static const struct {
-    const char *name;
-    size_t at;
-    bool hub_only, kept;
-} fields[] = {
-    {"etag", offsetof(struct cache_reply, etag), false, false},
-    {"content-type", offsetof(struct cache_reply, content_type), false, false},
-    {"location", offsetof(struct cache_reply, location), false, false},
-    {"link", offsetof(struct cache_reply, link), false, false},
-    {"retry-after", offsetof(struct cache_reply, retry_after), false, false},
-    {"ratelimit", offsetof(struct cache_reply, ratelimit), true, false},
-    {"x-error-code", offsetof(struct cache_reply, error_code), true, false},
-    {"x-error-message", offsetof(struct cache_reply, error_message), true, false},
-    {"x-linked-etag", offsetof(struct cache_reply, linked_etag), true, true},
-    {"x-linked-size", offsetof(struct cache_reply, linked_size), true, true},
-    {"x-repo-commit", offsetof(struct cache_reply, repo_commit), true, true},
-};
-
-static struct gw_str *field_of(struct cache_reply *r, size_t i)
-{
-    return (struct gw_str *)((char *)r + fields[i].at);
-}
-
-static void new_answer(struct cache_reply *r, int status)
-{
-    r->status = status;
-    r->content_length = -1;
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        if (!fields[i].kept) {
-            *field_of(r, i) = (struct gw_str){NULL, 0};
-        }
-    }
-}
-
-static bool only_identity(struct gw_str value, const char *also)
-{
-    struct gw_str rest = value, word;
-
-    while (gw_str_split(&rest, ',', &word)) {
-        word = gw_str_trim(word);
-        if (word.n != 0 && !gw_str_ieq_c(word, "identity") &&
-            !(also != NULL && gw_str_ieq_c(word, also))) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static size_t on_field(struct exchange *x, struct gw_str name, struct gw_str value, size_t n)
-{
-    uint64_t length;
-
-    if (gw_str_ieq_c(name, "content-encoding") && !only_identity(value, NULL)) {
-        return refuse(x, GW_INVALID, "sends a compressed body that nobody asked for");
-    }
-    if (gw_str_ieq_c(name, "transfer-encoding") && !only_identity(value, "chunked")) {
-        return refuse(x, GW_INVALID, "sends a compressed body that nobody asked for");
-    }
-    if (gw_str_ieq_c(name, "content-length") && gw_str_u64(value, &length) && length <= INT64_MAX) {
-        x->reply->content_length = (int64_t)length;
-    }
-    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
-        struct gw_str copy;
-
-        if (!gw_str_ieq_c(name, fields[i].name) || (fields[i].hub_only && !x->own)) {
-            continue;
-        }
-        copy = gw_arena_dup(x->arena, value);
-        if (copy.p == NULL) {
-            return refuse(x, GW_NO_MEMORY, "no memory for its headers");
-        }
-        *field_of(x->reply, i) = copy;
-    }
-    return n;
 }
 
 static size_t on_header(char *p, size_t size, size_t count, void *ctx)
 {
     struct exchange *x = ctx;
-    struct gw_str line = {p, size * count}, rest, name;
-    const char *blank;
 
-    x->header_bytes += line.n;
-    if (x->header_bytes > CACHE_HEADERS_MAX) {
-        return refuse(x, GW_TOO_LARGE, "sends more than 64 KiB of headers");
-    }
-    while (line.n != 0 && (line.p[line.n - 1] == '\n' || line.p[line.n - 1] == '\r')) {
-        line.n--;
-    }
-    if (gw_str_starts(line, GW_STR("HTTP/"))) { /* each of them: 1xx answers come before */
-        blank = memchr(line.p, ' ', line.n);
-        new_answer(x->reply, blank != NULL ? (int)strtol(blank, NULL, 10) : 0);
-        return size * count;
-    }
-    rest = line;
-    if (x->in_body /* a trailer */ || !gw_str_split(&rest, ':', &name) || rest.p == NULL) {
-        return size * count;
-    }
-    return on_field(x, gw_str_trim(name), gw_str_trim(rest), size * count);
+    return reply_line(&x->head, (struct gw_str){p, size * count}) ? size * count : 0;
 }
 
 static size_t on_body(char *p, size_t size, size_t count, void *ctx)
@@ -643,9 +544,9 @@ static size_t on_body(char *p, size_t size, size_t count, void *ctx)
     size_t n = size * count;
     int rc;
 
-    x->in_body = true;
+    x->head.in_body = true;
     atomic_fetch_add(&x->c->shared->counters.upstream_bytes, n);
-    if (x->reply->status >= 200 && x->reply->status < 300 && x->sink != NULL) {
+    if (x->head.reply->status >= 200 && x->head.reply->status < 300 && x->sink != NULL) {
         x->body_bytes += n;
         if (x->body_bytes > BODY_MAX) {
             return refuse(x, GW_TOO_LARGE, "sends more than 512 MiB for one document");
@@ -750,19 +651,19 @@ static int exchange(struct exchange *x, const struct cache_call *call, const cha
             }
             atomic_fetch_add(&c->shared->counters.upstream_calls, 1);
             code = curl_easy_perform(easy);
-            failed = x->refused == GW_OK && !x->enough && code != CURLE_OK;
-            failed = failed || x->reply->status == 429 || x->reply->status >= 500;
+            failed = x->head.refused == GW_OK && !x->enough && code != CURLE_OK;
+            failed = failed || x->head.reply->status == 429 || x->head.reply->status >= 500;
             atomic_fetch_add(&c->shared->counters.upstream_failures, failed);
-            cache_upstream_heard(c, easy, url, x->reply->status);
+            cache_upstream_heard(c, easy, url, x->head.reply->status);
         }
-        if (x->refused != GW_OK && x->why == NULL) { /* the sink may have said why */
-            rc = err != NULL && err->status == x->refused
-                     ? (int)x->refused
-                     : gw_fail(err, x->refused, 0, "upstream %s: sends what cannot be taken",
+        if (x->head.refused != GW_OK && x->head.why == NULL) { /* the sink may have said why */
+            rc = err != NULL && err->status == x->head.refused
+                     ? (int)x->head.refused
+                     : gw_fail(err, x->head.refused, 0, "upstream %s: sends what cannot be taken",
                                call->method);
-        } else if (x->refused != GW_OK) {
-            rc = gw_fail(err, x->refused, 0, "upstream %s: %s", call->method, x->why);
-        } else if (code == CURLE_OUT_OF_MEMORY && x->header_bytes > 0 && !x->in_body) {
+        } else if (x->head.refused != GW_OK) {
+            rc = gw_fail(err, x->head.refused, 0, "upstream %s: %s", call->method, x->head.why);
+        } else if (code == CURLE_OUT_OF_MEMORY && x->head.header_bytes > 0 && !x->head.in_body) {
             /* how curl 7.88 says that one header line is over its own 100 KiB */
             rc = gw_fail(err, GW_TOO_LARGE, (int)code, "upstream: a header that does not end");
         } else if (!x->enough) {
@@ -801,18 +702,18 @@ static bool stays(const struct cache_call *call, int status)
 static int follow(struct cache *c, const struct cache_call *call, struct gw_buf *url,
                   struct exchange *x, struct gw_error *err)
 {
-    struct cache_reply *reply = x->reply;
+    struct cache_reply *reply = x->head.reply;
     struct gw_buf next;
     bool own;
     int rc;
 
     gw_buf_init(&next, CACHE_HEADERS_MAX * 4);
     for (unsigned hop = 0;; hop++) {
-        x->own = cache_upstream_own(c, url->p);
-        x->header_bytes = x->body_bytes = x->discarded = 0;
-        x->enough = x->in_body = false;
-        if (x->own) {
-            rc = target_of(c, url->p, x->arena, &reply->final_target);
+        x->head.own = cache_upstream_own(c, url->p);
+        x->head.header_bytes = x->body_bytes = x->discarded = 0;
+        x->enough = x->head.in_body = false;
+        if (x->head.own) {
+            rc = target_of(c, url->p, x->head.arena, &reply->final_target);
             if (rc != GW_OK) {
                 gw_fail(err, rc, 0, "upstream: no memory");
                 break;
@@ -855,7 +756,7 @@ int cache_upstream_call_from(struct cache *c, const struct cache_call *call,
                              struct gw_error *err)
 {
     struct cache_reply reply = {.content_length = -1};
-    struct exchange x = {.c = c, .arena = a, .reply = &reply, .sink = sink, .ctx = ctx};
+    struct exchange x = {.c = c, .head = {.arena = a, .reply = &reply}, .sink = sink, .ctx = ctx};
     struct gw_buf url;
     int rc;
 
@@ -866,7 +767,7 @@ int cache_upstream_call_from(struct cache *c, const struct cache_call *call,
     }
     if (rc == GW_OK) {
         *out = reply;
-        *own = x.own;
+        *own = x.head.own;
     }
     gw_buf_release(&url);
     return rc;

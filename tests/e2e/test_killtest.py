@@ -1,10 +1,10 @@
-"""Workers, or all of nginx, are killed at random while 16 clients read ranges and wholes of files that are being fetched.
+"""Workers, the master, or all of nginx, are killed at random while 16 clients read ranges and wholes of files that are being fetched.
 
     make killtest N=200 [SEED=...]      so many rounds
     make e2e                            a few
 
-Each round: a new file, 16 clients at random offsets, kill -9 of a worker, of both, or of everything with a start after it, at a random moment, once or twice.
-No byte that comes is wrong, what is complete is right, nobody is stuck, upstream sends the file once but for what was under way, and after each kill every
+Each round: a new file, 16 clients at random offsets, kill -9 of a worker, of both, of the master (another nginx starts
+beside its orphans, which are killed then), or of everything with a start after it, at a random moment, once or twice. No byte that comes is wrong, what is complete is right, nobody is stuck, upstream sends the file once but for what was under way, and after each kill every
 granule that the map calls valid holds the file's bytes.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from typing import Callable
 
 import pytest
@@ -42,6 +43,18 @@ def spread(dice: random.Random, world: World, facts: dict) -> list[tuple[int, in
     return clients
 
 
+def kill_master(world: World) -> int:
+    """Its workers go on without it, beside another nginx, until they are killed too."""
+    orphans = [(pid, procs.start_time(pid) or 0) for pid in world.nginx.workers()]
+    procs.end(world.nginx.pid, world.nginx.began, signal.SIGKILL)
+    world.nginx.start()
+    for pid, began in orphans:
+        procs.end(pid, began, signal.SIGKILL)
+    procs.wait_until("the end of their last threads", lambda: all(procs.dead(pid) for pid, _ in orphans))
+    COUNTS["killtest: of the master"] += 1
+    return 1 + len(orphans)
+
+
 @pytest.mark.timeout(120 + 10 * ROUNDS)
 def test_kills(make_world: Callable[..., World], hub: HubProcess) -> None:
     dice = random.Random(SEED)
@@ -60,6 +73,8 @@ def test_kills(make_world: Callable[..., World], hub: HubProcess) -> None:
             if number % 3 == 2:
                 world.nginx.kill()
                 COUNTS["killtest: of everything"] += 1
+            elif number % 6 == 1:
+                kills += kill_master(world)
             else:
                 for pid in dice.sample(world.nginx.workers(), dice.randrange(1, 3)):
                     world.nginx.kill_worker(pid)

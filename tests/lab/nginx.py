@@ -238,6 +238,7 @@ http {{
                 os.kill(pid, signal.SIGKILL)
         for pid, began in pids:
             procs.end(pid, began, signal.SIGKILL)
+        procs.wait_until("the end of their last threads", lambda: all(procs.dead(pid) for pid, _ in pids))
 
     def kill_worker(self, pid: int | None = None, sig: int = signal.SIGKILL) -> int:
         """End one worker at once and wait for the one that replaces it; returns the pid that is gone.

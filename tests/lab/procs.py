@@ -87,6 +87,14 @@ def reap(pid: int) -> bool:
         return False
 
 
+def dead(pid: int) -> bool:
+    """Also its last thread: a zombie may have some that end a moment later, and listening sockets with them."""
+    try:
+        return start_time(pid) is None and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
+    except OSError:
+        return True
+
+
 def children(pid: int) -> list[int]:
     out = []
     for entry in Path("/proc").iterdir():
