@@ -108,7 +108,7 @@ killtest: all ## kill -9 of workers during fills with 16 clients: N rounds, SEED
 hostile: all ## hostile clients that write, also with a million operations in one commit
 	@HOSTILE=1 BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_write_hostile.py
 powercut: all ## the power goes at N moments of writing to data/, and everything starts again: N (300), SEED
-	@N=$(or $(N),300) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_powercut.py
+	@N=$(or $(N),300) $(if $(SEED),SEED=$(SEED)) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_powercut.py tests/e2e/test_cache_powercut.py
 commitrace: all ## 8 writers of N (200) commits each, by two nodes on one data/
 	@N=$(or $(N),200) BUILD="$(BUILD)" tests/run-e2e -q -s tests/e2e/test_commitrace.py
 gcrace: all ## hubgate repo gc again and again beside 4 writers of N (60) uploads and commits each

@@ -108,6 +108,9 @@ int cache_addresses(struct cache *c, struct gw_str host, int64_t deadline_ms, ch
 
 /* As cache_resolve_also, of a name outside: upstream.dns is asked, if there is one. */
 void cache_resolve_upstream(struct cache *c, struct gw_str host);
+/* Nobody is at the address of this host: it may have moved. Asked again at once, at most every 2 s.
+ */
+void cache_resolve_again(struct cache *c, struct gw_str host);
 
 /* ---- dns.c. Any thread ---- */
 struct sockaddr_in;
@@ -182,6 +185,9 @@ bool cache_is_redirect(int status); /* 301 302 303 307 308 */
 int cache_upstream_outcome(struct cache *c, int curl_code, const char *url,
                            const struct cache_transfer *t, int64_t deadline_ms,
                            struct gw_error *err);
+/* A transfer failed (CURLcode): if nobody was at the address, the name is asked for again. node: it
+ * was one of the cluster. cache_upstream_outcome does so itself. */
+void cache_upstream_unreached(struct cache *c, int curl_code, const char *url, bool node);
 /* cache_upstream_call, and whether the last hop was on the upstream's own origin: a 403 of another
  * host is an expired signature, not a refusal. */
 int cache_upstream_call_from(struct cache *c, const struct cache_call *call,

@@ -307,6 +307,7 @@ static void finish(struct transfer *t, CURLcode code)
         return;
     }
     if (code != CURLE_OK) {
+        cache_upstream_unreached(f->table->cache, (int)code, t->url.p, t->node);
         fail_transfer(t, FILL_NETWORK, (int)code, 1, 0);
         return;
     }

@@ -38,9 +38,9 @@ struct host {
     char addresses[ADDRESSES][INET6_ADDRSTRLEN];
     size_t n_addresses; /* of the last good answer */
     bool answered, pinned;
-    bool inside;     /* the company's: the machine's own name service knows it */
-    int failure;     /* of getaddrinfo, when it never had a good answer */
-    int64_t next_ms; /* monotonic: when to ask again; 0: at once */
+    bool inside;               /* the company's: the machine's own name service knows it */
+    int failure;               /* of getaddrinfo, when it never had a good answer */
+    int64_t asked_ms, next_ms; /* monotonic; next_ms: when to ask again; 0: at once */
 };
 
 struct cache_resolver {
@@ -148,7 +148,8 @@ static void *run(void *arg)
         }
         h->failure = n != 0 ? 0 : failure;
         h->answered = true;
-        h->next_ms = gw_mono_ms() + (n != 0 ? ASK_EVERY_MS : ASK_FAILED_EVERY_MS);
+        h->asked_ms = gw_mono_ms();
+        h->next_ms = h->asked_ms + (n != 0 ? ASK_EVERY_MS : ASK_FAILED_EVERY_MS);
         pthread_cond_broadcast(&r->changed);
     }
     mine = r->abandoned;
@@ -320,6 +321,25 @@ void cache_resolve_also(struct cache *c, struct gw_str host)
 void cache_resolve_upstream(struct cache *c, struct gw_str host)
 {
     also(c, host, false);
+}
+
+void cache_resolve_again(struct cache *c, struct gw_str host)
+{
+    int64_t now = gw_mono_ms(), soonest;
+    char name[HOST_BYTES];
+
+    if (!copy_host(name, host) || is_literal(name)) {
+        return;
+    }
+    pthread_mutex_lock(&c->resolver->mutex);
+    for (struct host *h = c->resolver->hosts; h != NULL; h = h->next) {
+        soonest = h->asked_ms + ASK_FAILED_EVERY_MS;
+        if (strcmp(h->name, name) == 0 && h->answered && !h->pinned && h->next_ms > soonest) {
+            h->next_ms = soonest > now ? soonest : now;
+            pthread_cond_broadcast(&c->resolver->changed);
+        }
+    }
+    pthread_mutex_unlock(&c->resolver->mutex);
 }
 
 /* Waits for the first answer. Under the mutex. */

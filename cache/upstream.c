@@ -467,6 +467,18 @@ static enum gw_status status_of(CURLcode code, int64_t deadline_ms)
     }
 }
 
+void cache_upstream_unreached(struct cache *c, int curl_code, const char *url, bool node)
+{
+    const char *proxy = node ? NULL : c->upstream->proxy_host;
+    struct place p = {0};
+
+    if ((curl_code == CURLE_COULDNT_CONNECT || curl_code == CURLE_OPERATION_TIMEDOUT) &&
+        parse(url, &p) == GW_OK) {
+        cache_resolve_again(c, gw_str_c(proxy != NULL ? proxy : p.host));
+    }
+    place_release(&p);
+}
+
 int cache_upstream_outcome(struct cache *c, int curl_code, const char *url,
                            const struct cache_transfer *t, int64_t deadline_ms,
                            struct gw_error *err)
@@ -480,6 +492,7 @@ int cache_upstream_outcome(struct cache *c, int curl_code, const char *url,
     if (parse(url, &p) != GW_OK) {
         p.host = NULL;
     }
+    cache_upstream_unreached(c, curl_code, url, false);
     /* the host only: a signed URL is a secret */
     gw_fail(err, status, curl_code, "upstream %.100s: %s", p.host != NULL ? p.host : "?",
             t->reason[0] != '\0' ? t->reason : curl_easy_strerror((CURLcode)curl_code));

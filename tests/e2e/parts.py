@@ -19,17 +19,20 @@ def part(world: World, facts: dict[str, Any]) -> tuple[Path, Path]:
 
 def valid(world: World, facts: dict[str, Any]) -> list[int]:
     """The granules that the map calls valid; none when there is no map."""
-    _, words = part(world, facts)
-    return [number for number, word in enumerate(words.read_bytes()[GRANULES_AT:]) if word == VALID] if words.exists() else []
+    try:
+        return [number for number, word in enumerate(part(world, facts)[1].read_bytes()[GRANULES_AT:]) if word == VALID]
+    except FileNotFoundError:
+        return []
 
 
 def wrong(world: World, facts: dict[str, Any]) -> list[int]:
-    """Those of them whose bytes are not the file's."""
-    found = valid(world, facts)
-    if not found:
+    """Those of them whose bytes are not the file's.  Somebody may finish it meanwhile."""
+    found, out = valid(world, facts), []
+    try:
+        file = part(world, facts)[0].open("rb")
+    except FileNotFoundError:
         return []
-    out = []
-    with part(world, facts)[0].open("rb") as file:
+    with file:
         for number in found:
             first, end = number * GRANULE, min((number + 1) * GRANULE, facts["size"])
             file.seek(first)

@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Callable
 
 from conftest import COUNTS, open_folder
-from downloads import MIB, Download, blob, forget, fresh, sha256, whole
-from parts import asked_again, claims, whole_granules
+from downloads import GRANULE, MIB, Download, blob, forget, fresh, sha256, whole
+from parts import valid, wrong as untrue_granules
 
 from tests.lab.faultdisk import FaultDisk
 from tests.lab.hubctl import HubProcess
 from tests.lab.powercut import ANY, JOURNAL, LOST, PowerTrace
 from tests.lab.world import World
 
-CUTS = int(os.environ.get("N", "6"))
+CUTS = int(os.environ.get("N", "4"))
 SEED = int(os.environ.get("SEED", "20261125"))
 
 
@@ -100,47 +100,6 @@ def test_power_cuts_of_the_cache(make_world: Callable[..., World], hub: HubProce
     assert not wrong, f"seed {SEED}: {len(wrong)}\n" + "\n".join(wrong[:40])
 
 
-def lose(cache: Path) -> int:
-    """All maps got to the disk, no part did, no small blob did: their names have zeros.  How many there were."""
-    lost = [*(cache / "parts").glob("*.part"), *(path for path in (cache / "blobs").glob("??/??/*") if path.stat().st_mode & stat.S_IWUSR)]
-    for path in lost:
-        was = path.stat()
-        os.truncate(path, 0)
-        os.truncate(path, was.st_size)
-        os.utime(path, (was.st_atime, was.st_mtime))
-    age(cache, 60)
-    return len(lost)
-
-
-def test_after_a_power_cut_no_part_is_believed(make_world: Callable[..., World], hub: HubProcess) -> None:
-    """The worst that a disk can do: the maps are there, and what they speak of is not."""
-    folder = open_folder("hubgate-e2e-power-")
-    disk = FaultDisk(folder)
-    world = make_world(workers=2, private={}, nginx_env=disk.env)
-    world.expect_log(r"after another boot: removed", min=0)
-    files, large = [fresh(hub, size) for size in (500, 70_000, MIB)], fresh(hub, 24 * MIB)
-    for facts in files:
-        assert not fetched(world, facts)
-    hub.fault(large["sha256"], rate_bytes_per_s=4 * MIB)
-    client = Download(world, large["main"]).has(4 * MIB)
-    world.nginx.kill()
-    client.done()
-    assert whole_granules(claims(world, large), large["size"]), "nothing was there to be lost"
-    assert lose(world.nginx.cache) == len(files) + 1
-    hub.wait_idle()
-    hub.heal()
-    hub.reset_stats()
-    disk.boot()
-    world.nginx.start()
-    for facts in (*files, large):
-        assert not (bad := fetched(world, facts)), bad
-        assert sha256(whole(world, facts).read_bytes()) == facts["sha256"]
-    assert hub.content_bytes() >= large["size"]
-    for facts in (*files, large):
-        forget(facts)
-    shutil.rmtree(folder)
-
-
 def test_what_was_synced_outlives_a_boot(make_world: Callable[..., World], hub: HubProcess) -> None:
     """nginx ended properly in mid-fill, and the machine was booted anew: nothing that was there is asked for again."""
     folder = open_folder("hubgate-e2e-power-")
@@ -151,8 +110,8 @@ def test_what_was_synced_outlives_a_boot(make_world: Callable[..., World], hub: 
     client = Download(world, large["main"]).has(4 * MIB)
     assert world.nginx.stop()
     client.done()
-    held = claims(world, large)
-    assert whole_granules(held, large["size"])
+    held = valid(world, large)
+    assert held and not untrue_granules(world, large)
     hub.wait_idle()
     hub.heal(slow)
     hub.reset_stats()
@@ -161,6 +120,6 @@ def test_what_was_synced_outlives_a_boot(make_world: Callable[..., World], hub: 
     assert not (bad := fetched(world, large)), bad
     whole(world, large)
     hub.wait_idle()
-    assert not (again := asked_again(hub, large, whole_granules(held, large["size"]))), again
+    assert hub.content_bytes() <= large["size"] - len(held) * GRANULE
     forget(large)
     shutil.rmtree(folder)

@@ -60,6 +60,23 @@ def test_the_last_good_address_stays(make_world: Callable[..., World], hub: HubP
         assert world.get(fresh(hub, 5000, lfs=False)["main"], "reader").status == 200
 
 
+def test_the_host_moves(make_world: Callable[..., World], hub: HubProcess, dns: Dns) -> None:
+    """Where nobody is any more the name is asked for again; a name server that fails then takes nothing away."""
+    dns.names[NAME] = ["127.0.0.77"]
+    world = named(make_world, hub, dns)
+    facts = fresh(hub, 3 * MIB)
+    assert world.get(facts["main"], "reader").status == 503
+    dns.mode, before = "servfail", len(dns.asked)
+
+    def asked() -> bool:
+        assert world.get(f"/api/models/{facts['repo']}", "reader").status == 503
+        return len(dns.asked) > before
+    procs.wait_until("that the name is asked for again", asked, 60, 0.2)
+    dns.mode = "answer"
+    dns.names[NAME] = ["127.0.0.1"]
+    procs.wait_until("the file", lambda: Download(world, facts["main"]).done().sha256 == facts["sha256"], 60, 0.2)
+
+
 def test_only_ipv6(make_world: Callable[..., World], hub: HubProcess, dns: Dns) -> None:
     dns.names[NAME] = ["::1"]
     world = named(make_world, hub, dns)

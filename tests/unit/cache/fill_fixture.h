@@ -199,6 +199,18 @@ static inline bool send_bytes(struct hub *h, int fd, uint64_t start, uint64_t en
     return true;
 }
 
+/* Bytes of the file, once no answer is under way: the Hub counts a piece after it has sent it, so
+ * whoever has the bytes may be ahead of the count. */
+static inline uint64_t sent_in_all(struct hub *h)
+{
+    int64_t end = gw_mono_ms() + PATIENCE_MS;
+
+    while (atomic_load(&h->busy) > 0 && gw_mono_ms() < end) {
+        usleep(500);
+    }
+    return atomic_load(&h->sent);
+}
+
 static inline bool send_counted(struct hub *h, int fd, uint64_t start, uint64_t end, bool spoil)
 {
     int busy = atomic_fetch_add(&h->busy, 1) + 1, most = atomic_load(&h->busy_max);

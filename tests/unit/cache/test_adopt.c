@@ -210,7 +210,8 @@ static void test_kill_owner(void **state)
     uint64_t over = 0;
 
     srandom((unsigned)getpid());
-    for (unsigned round = 0; round < kills; round++) {
+    /* a round whose fill was whole before we came is no kill: some more of them */
+    for (unsigned round = 0; round < kills || (killed < kills / 2 && round < 10 * kills); round++) {
         uint64_t point = (uint64_t)random() % SIZE;
         pid_t pids[2], victim;
 
@@ -295,7 +296,7 @@ static void test_reload(void **state)
     assert_int_equal(wait_for(pid), 0);
     assert_int_equal(atomic_load(&live->owner), 0);
     assert_int_not_equal(atomic_load(&live->clean), 0);
-    assert_int_equal(atomic_load(&w->hub->sent), middle);
+    assert_int_equal(sent_in_all(w->hub), middle);
 
     c = open_cache(w, w->shared);
     WAIT_FOR(hashed(c) > 0);
@@ -308,7 +309,7 @@ static void test_reload(void **state)
     close_worker(c, w->shared);
     munmap(image, MAP_GRANULES_AT);
     check_file(w);
-    assert_int_equal(atomic_load(&w->hub->sent), w->hub->size);
+    assert_int_equal(sent_in_all(w->hub), w->hub->size);
     assert_int_equal(atomic_load(&w->hub->last_start), middle);
     assert_int_equal(atomic_load(&w->shared->counters.fills_adopted), 1);
 }
@@ -337,7 +338,7 @@ static void test_reload_followed(void **state)
     TURN_UNTIL(c, have_blob(c, w->hub));
     close_worker(c, w->shared);
     check_file(w);
-    assert_int_equal(atomic_load(&w->hub->sent), w->hub->size);
+    assert_int_equal(sent_in_all(w->hub), w->hub->size);
 }
 
 /* Stopped, not dead: after a while another one takes the fill; the old owner notices when it goes
@@ -361,8 +362,8 @@ static void test_stopped_owner(void **state)
     assert_int_equal(kill(stopped, SIGCONT), 0);
     assert_int_equal(wait_for(stopped), 0);
     check_file(w);
-    assert_true(atomic_load(&w->hub->sent) <=
-                SIZE + 9 * MIB); /* the stopped one's socket was full */
+    /* the stopped one's socket was full: tcp_wmem and tcp_rmem let it have 4 and 6 MiB */
+    assert_true(sent_in_all(w->hub) <= SIZE + 12 * MIB);
 }
 
 /* A reader in another process asks for what nobody fetches: the owner does it, and goes on owning.
@@ -428,8 +429,7 @@ static void test_sparse_owner_killed(void **state)
     assert_int_equal(follow(c, w->hub, &r), GW_OK);
     cache_reader_close(r.reader);
     TURN_UNTIL(c, owner(w) == 0);
-    WAIT_FOR(atomic_load(&w->hub->sent) >= 2 * MIB);       /* it counts after it has sent */
-    assert_int_equal(atomic_load(&w->hub->sent), 2 * MIB); /* not even the 100 twice */
+    assert_int_equal(sent_in_all(w->hub), 2 * MIB); /* not even the 100 twice */
     assert_int_equal(atomic_load(&w->shared->counters.fills_adopted), 1);
     close_worker(c, w->shared);
 }
@@ -493,7 +493,7 @@ static void test_proven_not_linked(void **state)
     TURN_UNTIL(c, have_blob(c, w->hub) && !exists(w->dir, w->hub->digest, ".map"));
     close_worker(c, w->shared);
     check_file(w);
-    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+    assert_int_equal(sent_in_all(w->hub), SIZE);
 }
 
 /* Everything killed while it was linked: the part has a blob's mode, and a worker that is not root
@@ -544,7 +544,7 @@ static void test_proven_read_only(void **state)
     assert_int_equal(wait_for(pid), 0);
     assert_int_equal(atomic_load(&w->shared->counters.maps_dropped), 0);
     check_file(w);
-    assert_int_equal(atomic_load(&w->hub->sent), SIZE);
+    assert_int_equal(sent_in_all(w->hub), SIZE);
 }
 
 /* Somebody who lost the fill is stopped in the middle of a write. What he writes before it is

@@ -61,6 +61,17 @@ static bool import_and_kill(long us)
     return false;
 }
 
+/* The i-th of ROUNDS moments of an import that takes *ms. One that has ended by then says that it
+ * takes less: the first was timed while the machine had other things to do. */
+static bool kill_within(int64_t *ms, int i)
+{
+    if (!import_and_kill((long)((*ms + 1) * 1000 * i / ROUNDS))) {
+        return true;
+    }
+    *ms = *ms * i / ROUNDS;
+    return false;
+}
+
 /* Not there at all, or whole with this tip. */
 static void assert_absent_or(const char *tip)
 {
@@ -116,7 +127,7 @@ static void test_new_repository(void **state)
     ms = time_of_import();
     for (int i = 0; i < ROUNDS; i++) {
         sh("rm -rf data/repos data/lfs"); /* data/tmp stays: the dead are swept, not we */
-        killed += !import_and_kill((long)((ms + 1) * 1000 * i / ROUNDS));
+        killed += kill_within(&ms, i);
         assert_absent_or(NULL);
     }
     assert_true(killed >= ROUNDS / 4);
@@ -137,7 +148,7 @@ static void test_repository_that_is_there(void **state)
         sh("echo round %d > src/sub/1.txt", i);
         put_noise("src/b.safetensors", 1u << 20, 100 + (uint64_t)i);
         put_noise("src/noise.txt", 1u << 18, 200 + (uint64_t)i);
-        killed += !import_and_kill((long)((ms + 1) * 1000 * i / ROUNDS));
+        killed += kill_within(&ms, i);
         assert_absent_or(tip);
         finish(next);
         assert_string_not_equal(tip, next);
