@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import pytest
 from clients import python
+from test_js import node
 
 from tests.lab import procs
 from tests.lab.hubctl import HubProcess
@@ -106,6 +107,26 @@ def test_clients(module_world: World, client: str) -> None:
             "base_model:finetune:google-bert/bert-base-uncased"} <= set(info["tags"])
     assert info["files"] == [".gitattributes", "README.md", "config.json", "model.safetensors"] and info["created"].startswith("20")
     assert sorted(out["sorted"]) == sorted(out["author"]) and out["datasets"] == out["spaces"] == [] and len(out["expand"]) == 3
+
+
+LIST_JS = r"""
+const hub = await import("@huggingface/hub");
+const keys = { hubUrl: process.env.HF_ENDPOINT, accessToken: process.env.HF_TOKEN }, out = {};
+const all = async (rows) => { const found = []; for await (const row of rows) found.push(row); return found; };
+const models = await all(hub.listModels({ ...keys, search: { query: "bert" }, limit: 5, additionalFields: ["tags", "library_name"] }));
+out.names = models.map((each) => each.name);
+out.first = models.filter((each) => each.name === "acme/bert-law").map((each) => [each.private, each.task, each.library_name, each.tags.includes("law")]);
+out.owner = (await all(hub.listModels({ ...keys, search: { owner: "acme", tags: ["law", "fill-mask"] } }))).map((each) => each.name);
+out.datasets = (await all(hub.listDatasets({ ...keys, search: { owner: "acme" } }))).length;
+console.log(JSON.stringify(out));
+"""
+
+
+def test_javascript(module_world: World) -> None:
+    done = node(module_world.env("reader"), LIST_JS)
+    assert done.status == 0, done.text
+    assert sorted(done.json["names"][:2]) == ["acme/bert-law", "acme/bert-small"] and done.json["names"][2:] == PUBLIC[:3]
+    assert done.json["first"] == [[True, "fill-mask", "transformers", True]] and done.json["owner"] == ["acme/bert-law"] and done.json["datasets"] == 0
 
 
 def test_pages_are_exact(module_world: World) -> None:
