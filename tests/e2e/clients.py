@@ -14,6 +14,8 @@ from typing import Any, Mapping
 
 BUILD = Path(os.environ.get("BUILD") or Path(__file__).resolve().parents[2] / "build").absolute()
 HF = {name: BUILD / f"venv-{name}" for name in ("hf0203", "hf0302", "hf0362", "hf101", "hf133", "hf240", "hf240-noxet", "datasets")}
+OLDEST = "hf0203"                            # has no `expand` and no revision_exists
+WITH_COMMAND = [name for name in HF if name not in ("hf0203", "hf0302", "hf101")]     # no `hf` yet, or (1.0.1) not what it needs in its environment
 
 
 @dataclass
