@@ -70,8 +70,9 @@ def test_real_clients_read(hub: HubProcess, tmp_path: Path, client: str) -> None
     assert out["odd"] == {path: file["sha256"] for path, file in odd["commits"][odd["branches"]["main"]]["files"].items()}
     assert out["pr"] and out["tree"] == 50_050 and out["branches"] == ["dev", "feature/x", "main"]
     assert out["paths"] == ["config.json", "model.safetensors"]
-    gone = "EntryNotFoundError" if client == "hf0362" else "RemoteEntryNotFoundError"
-    assert out["errors"] == [gone, "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", "DisabledRepoError"]
+    gone = "EntryNotFoundError" if client in ("hf0203", "hf0302", "hf0362") else "RemoteEntryNotFoundError"
+    disabled = "HfHubHTTPError" if client == "hf0203" else "DisabledRepoError"
+    assert out["errors"] == [gone, "RepositoryNotFoundError", "GatedRepoError", "RevisionNotFoundError", disabled]
     kinds = {record["status"] for record in hub.requests("resolve", "/demo/tiny-llm/resolve/")}
     assert {302, 307} <= kinds
     assert all("authorization" not in {name.lower() for name in record["headers"]} for record in hub.requests("cdn"))
