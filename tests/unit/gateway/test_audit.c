@@ -262,6 +262,26 @@ static void test_lost_lines(void **state)
     world_release(&w);
 }
 
+/* The job that writes lines; whatever else the tick began is run. */
+static struct gateway_job *take_audit(struct world *w)
+{
+    struct gateway_job *found = NULL;
+
+    while (w->n_posted != 0) {
+        struct gateway_job *job = world_take(w, 0);
+
+        if (gw_str_eq_c(job->key, "audit")) {
+            assert_null(found);
+            found = job;
+            continue;
+        }
+        gateway_job_run(job);
+        gateway_job_done(job);
+    }
+    assert_non_null(found);
+    return found;
+}
+
 /* The sink hangs: lines are collected up to the buffer's ceiling; what is there is kept, what comes
  * after it is counted. */
 static void test_stuck_sink(void **state)
@@ -277,8 +297,7 @@ static void test_stuck_sink(void **state)
     (void)ask(&w, "GET", "/-/healthz", NULL);
     w.gw->audit.oldest_ms -= 2000;
     gateway_tick(w.gw);
-    assert_int_equal(w.n_posted, 1);
-    stuck = world_take(&w, 0);
+    stuck = take_audit(&w);
     while (w.gw->audit.dropped < 100) {
         (void)ask(&w, "GET", "/-/healthz", NULL);
         made++;
@@ -310,7 +329,7 @@ static void test_close(void **state)
     (void)ask(&w, "GET", "/-/healthz", NULL);
     w.gw->audit.oldest_ms -= 2000;
     gateway_tick(w.gw);
-    assert_int_equal(w.n_posted, 1); /* never run */
+    (void)take_audit(&w); /* never run */
     (void)ask(&w, "GET", "/api/agent-harnesses", NULL);
     world_close(&w);
     text = read_audit(&w);
