@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * health.c - "/-/healthz": this worker answers. "/-/readyz": it can serve, and which of those it
- * depends on do not answer for now: read from the breakers in shared memory, nobody is asked. Both
+ * depends on do not answer: read from the breakers in shared memory, nobody is asked. Both
  * for everybody, whatever the Host; no names or addresses of anything inside.
  *
  * Ready is not "all is well": held files are served without the Hub, tokens are good without the

@@ -294,6 +294,20 @@ static int mend(struct gc *g, const struct one *one, struct gw_error *err)
     return rc;
 }
 
+static int remove_temporary(struct gc *g, const char *path, const struct stat *st,
+                            struct gw_error *err)
+{
+    say(g, "temporary", path, (uint64_t)st->st_size);
+    g->sum->temporary++;
+    if (g->o->dry_run) {
+        return GW_OK;
+    }
+    return S_ISDIR(st->st_mode) ? gw_dir_remove(path, err)
+           : unlink(path) != 0
+               ? gw_fail(err, GW_IO, errno, "remove %s: %s", path, strerrordesc_np(errno))
+               : GW_OK;
+}
+
 /* What git's own programs left when they were killed. */
 static int on_git_temp(struct gc *g, const char *path, struct gw_str name, void *ctx,
                        struct gw_error *err)
@@ -304,15 +318,7 @@ static int on_git_temp(struct gc *g, const char *path, struct gw_str name, void 
         ms_of(st.st_mtim) >= g->limit_ms) {
         return GW_OK;
     }
-    say(g, "temporary", path, (uint64_t)st.st_size);
-    g->sum->temporary++;
-    if (g->o->dry_run) {
-        return GW_OK;
-    }
-    return S_ISDIR(st.st_mode) ? gw_dir_remove(path, err)
-           : unlink(path) != 0
-               ? gw_fail(err, GW_IO, errno, "remove %s: %s", path, strerrordesc_np(errno))
-               : GW_OK;
+    return remove_temporary(g, path, &st, err);
 }
 
 static int clean_locked(struct gc *g, struct one *one, struct gw_error *err)
@@ -480,15 +486,7 @@ static int on_temp(struct gc *g, const char *path, struct gw_str name, void *ctx
     if (access(lock, F_OK) == 0) {
         return GW_OK;
     }
-    say(g, "temporary", path, (uint64_t)st.st_size);
-    g->sum->temporary++;
-    if (g->o->dry_run) {
-        return GW_OK;
-    }
-    return S_ISDIR(st.st_mode) ? gw_dir_remove(path, err)
-           : unlink(path) != 0
-               ? gw_fail(err, GW_IO, errno, "remove %s: %s", path, strerrordesc_np(errno))
-               : GW_OK;
+    return remove_temporary(g, path, &st, err);
 }
 
 /* ---- objects ---- */

@@ -27,6 +27,15 @@
 #define MEMORY (UINT64_C(4) << 30)
 #define FILES 512u
 
+/* gcc says it by a macro, clang by a feature */
+#if defined(__SANITIZE_ADDRESS__)
+#define AN_ASAN_BUILD true
+#elif defined(__has_feature)
+#define AN_ASAN_BUILD __has_feature(address_sanitizer)
+#else
+#define AN_ASAN_BUILD false
+#endif
+
 extern char **environ;
 
 static void limit(int what, uint64_t most)
@@ -42,9 +51,9 @@ static void set_limits(uint64_t file_bytes)
     limit(RLIMIT_CPU, CPU_S);
     limit(RLIMIT_FSIZE, file_bytes);
     limit(RLIMIT_NOFILE, FILES);
-#ifndef __SANITIZE_ADDRESS__ /* which takes all addresses */
-    limit(RLIMIT_AS, MEMORY);
-#endif
+    if (!AN_ASAN_BUILD) { /* which takes all addresses, and so does the hook */
+        limit(RLIMIT_AS, MEMORY);
+    }
 }
 
 /* -1: there is no git */

@@ -20,6 +20,7 @@ from tests.lab import procs
 from tests.lab.fetch import fetch
 from tests.lab.hubctl import HubProcess
 from tests.lab.nginx import give
+from tests.lab.preload import preload
 from tests.lab.slapd import Slapd
 from tests.lab.world import World
 
@@ -98,26 +99,13 @@ class Disk:
         return int((self.folder / "turn").read_text())
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("slow-disk") / "slow_disk.so"
-    source = Path(__file__).resolve().parents[1] / "lab" / "slow_disk.c"
-    subprocess.run(["cc", "-std=gnu11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-o", str(out), str(source), "-ldl"], check=True, timeout=60)
-    for folder in (out.parent, out.parent.parent):
-        folder.chmod(0o755)
-    return out
-
-
 @pytest.fixture
-def disk(make_world: Callable[..., World], hub: HubProcess, slapd: Slapd, library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
+def disk(make_world: Callable[..., World], hub: HubProcess, slapd: Slapd) -> Iterator[Disk]:
     """A world of one worker on such a disk."""
     folder = Path(tempfile.mkdtemp(prefix="slow-disk-"))
     folder.chmod(0o755)
     give(folder)
-    monkeypatch.setenv("LD_PRELOAD", str(library))
-    monkeypatch.setenv("SLOW_DISK", str(folder))
-    world = make_world(tls=True, roles=["reader"], private={})
-    monkeypatch.delenv("LD_PRELOAD")
+    world = make_world(tls=True, roles=["reader"], private={}, nginx_env=preload("slow_disk", {"SLOW_DISK": str(folder)}))
     found = Disk(world, folder)
     yield found
     found.heal()

@@ -1,27 +1,11 @@
-"""A disk that fails on demand: faultdisk.c, built here and loaded into nginx by LD_PRELOAD."""
+"""A disk that fails on demand: faultdisk.c in nginx."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 import uuid
 from pathlib import Path
 
-from . import procs
-
-SOURCE = procs.ROOT / "tests" / "lab" / "faultdisk.c"
-
-
-def library() -> Path:
-    out = procs.ROOT / "build" / "faultdisk.so"
-    if not out.exists() or out.stat().st_mtime < SOURCE.stat().st_mtime:
-        temp = out.with_suffix(f".{os.getpid()}")
-        run = subprocess.run([os.environ.get("CC", "cc").split()[-1], "-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-pthread",
-                              "-o", str(temp), str(SOURCE), "-ldl"], capture_output=True, text=True)
-        if run.returncode:
-            raise procs.LabError(f"faultdisk.c: {run.stderr}")
-        temp.rename(out)
-    return out
+from .preload import preload
 
 
 class FaultDisk:
@@ -32,9 +16,7 @@ class FaultDisk:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         self.rules, self.boot_id = self.folder / "rules", self.folder / "boot_id"
-        self.env = {"LD_PRELOAD": str(library()), "FAULTDISK": str(self.rules), "FAULTDISK_BOOT": str(self.boot_id)}
-        if "ASAN_OPTIONS" in os.environ:                    # it wants to be the first library
-            self.env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"] + ":verify_asan_link_order=0"
+        self.env = preload("faultdisk", {"FAULTDISK": str(self.rules), "FAULTDISK_BOOT": str(self.boot_id)})
         self.heal()
         self.boot()
 

@@ -17,27 +17,13 @@ from __future__ import annotations
 import os
 import random
 import shutil
-import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import procs
 from .nginx import give
+from .preload import preload
 
-SOURCE = procs.ROOT / "tests" / "lab" / "powertrace.c"
 LOST, JOURNAL, ANY = "lost", "journal", "any"
-
-
-def library() -> Path:
-    out = procs.ROOT / "build" / "powertrace.so"
-    if not out.exists() or out.stat().st_mtime < SOURCE.stat().st_mtime:
-        temp = out.with_suffix(f".{os.getpid()}")
-        run = subprocess.run([os.environ.get("CC", "cc").split()[-1], "-std=c11", "-D_GNU_SOURCE", "-shared", "-fPIC", "-O1", "-pthread",
-                              "-o", str(temp), str(SOURCE), "-ldl"], capture_output=True, text=True)
-        if run.returncode:
-            raise procs.LabError(f"powertrace.c: {run.stderr}")
-        temp.rename(out)
-    return out
 
 
 @dataclass(eq=False)
@@ -66,9 +52,7 @@ class PowerTrace:
         self.log = self.folder / "log"
         self.log.touch()
         give(self.folder)
-        self.env = {"LD_PRELOAD": str(library()), "POWERTRACE": str(self.folder), "POWERTRACE_ROOT": str(self.root)}
-        if "ASAN_OPTIONS" in os.environ:                            # it wants to be the first library
-            self.env["ASAN_OPTIONS"] = os.environ["ASAN_OPTIONS"] + ":verify_asan_link_order=0"
+        self.env = preload("powertrace", {"POWERTRACE": str(self.folder), "POWERTRACE_ROOT": str(self.root)})
 
     def begin(self) -> None:
         """What is there now is on the disk; before anything is traced."""

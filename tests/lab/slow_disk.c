@@ -5,7 +5,6 @@
  * $SLOW_DISK/hang is there, and gets EIO while $SLOW_DISK/fail is. It also counts what one turn of
  * the event loop sends from files: $SLOW_DISK/turn holds the most.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
